@@ -19,7 +19,7 @@ func (s *Spool) newReason(it *item, err error, to quarantine) *reason {
 	if e, ok := errors.AsType[*ingestclient.RequestError](err); ok {
 		r.Status, r.FileID = e.Status, e.FileID
 		if e.Element != "" {
-			r.Elements = []string{e.Element} // an attempt without an outcome is the last one, and tied to its element
+			r.Elements = []string{e.Element} // an attempt without an outcome is the last one, so the file can only be there
 		}
 	}
 	if r.Elements == nil {
@@ -41,7 +41,7 @@ func (s *Spool) newReason(it *item, err error, to quarantine) *reason {
 	return r
 }
 
-// absolute is a path for commands that are typed elsewhere.
+// absolute returns an absolute path, because the operator may use another directory.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		return abs
@@ -51,7 +51,7 @@ func absolute(path string) string {
 
 var plainWord = regexp.MustCompile(`^[0-9A-Za-z_./:@%+=,-]+$`)
 
-// shellWord quotes what a POSIX shell would not take as one word.
+// shellWord quotes text that a POSIX shell would not take as one word.
 func shellWord(text string) string {
 	if plainWord.MatchString(text) {
 		return text

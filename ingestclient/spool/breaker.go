@@ -53,6 +53,7 @@ type breaker struct {
 	riskFrom time.Time // before it, no further trial
 }
 
+// open reports whether files may be sent.
 func (g *breaker) open() bool { return !g.closed }
 
 // allow returns what may start now. After admitProbe and admitTrial the caller reports
@@ -72,8 +73,8 @@ func (g *breaker) allow(now time.Time) admission {
 }
 
 // probed records a good answer to a probe. After maxRisked trials in a row without an
-// outcome it does not suffice until riskFrom: the element says that it is ready, and
-// loses what it is sent.
+// outcome, a good answer does not permit a trial before riskFrom: the element says that it
+// is ready, but loses files.
 func (g *breaker) probed(now time.Time) {
 	g.busy = false
 	g.passed = g.risked < maxRisked || !now.Before(g.riskFrom)
@@ -113,6 +114,8 @@ func (g *breaker) failure(why outcome, err error, as admission, now time.Time) (
 	return paused
 }
 
+// risk counts a trial without an outcome. After maxRisked of them, the pause before the next
+// trial is half an hour and doubles up to 6 h.
 func (g *breaker) risk(now time.Time) {
 	g.risked++
 	if n := g.risked - maxRisked; n >= 0 {
@@ -127,11 +130,11 @@ func (g *breaker) release(as admission) {
 	}
 }
 
-// probeDelay is the length of the n-th pause in a row: it doubles up to a bound, and
-// the upper half of it is chance, so that ingesters do not come back in step.
+// probeDelay returns the length of the n-th pause in a row. It doubles up to a bound, and
+// half of it is random, so that several ingesters do not try at the same time.
 func probeDelay(why outcome, n int, u float64) time.Duration {
 	first, most := pauseMin, pauseMax
-	if why == outcomeCredentials { // each attempt costs the token endpoint a password hash, and only a human helps
+	if why == outcomeCredentials { // each attempt costs the token endpoint a password hash, and only an operator can help
 		first, most = pauseRefused, pauseLockout
 	}
 	return backoff.Half(backoff.Step(first, most, n-1), u)

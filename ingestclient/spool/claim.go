@@ -32,7 +32,7 @@ func (l *loop) claim() {
 	l.ready = rest
 }
 
-// claimOne reports whether the next one is worth a try.
+// claimOne claims one file. It returns false if the claims of other files may fail too.
 func (l *loop) claimOne(f foundFile) bool {
 	it := &item{id: uuid.New(), name: f.name, seen: f.id}
 	l.waiting--
@@ -40,7 +40,7 @@ func (l *loop) claimOne(f foundFile) bool {
 	err := l.layout.claimFile(it.id, it.name, it.seen)
 	if err != nil {
 		info, stayed := l.layout.state.Lstat(contentPath(it.id, it.name))
-		if stayed != nil { // it is where it was, or gone
+		if stayed != nil { // there is no claim: the file is where it was, or was removed
 			if errors.Is(err, errMoved) || errors.Is(err, fs.ErrNotExist) {
 				return true
 			}
@@ -48,7 +48,7 @@ func (l *loop) claimOne(f foundFile) bool {
 			l.logTrouble(fmt.Errorf("claiming: %w", err))
 			return false
 		}
-		l.seeAgain(it, info) // its name was taken meanwhile: it cannot go back
+		l.seeAgain(it, info) // the claim has another file, and its name is taken: it cannot be returned
 	}
 	if l.layout.keep {
 		l.excluded[it.seen] = true
@@ -84,7 +84,7 @@ func (l *loop) unclaimItem(it *item) {
 		}
 		return
 	}
-	l.scanned = false // it has to be found again
+	l.scanned = false // a scan must find it again
 	if err := l.layout.unclaim(it.id, it.name); err != nil {
 		l.cfg.Logger.Warn("file not given back; it stays claimed", "path", it.name, "id", it.id, "err", err)
 		if !l.stopping {
@@ -95,6 +95,7 @@ func (l *loop) unclaimItem(it *item) {
 	l.forget(it)
 }
 
+// refresh queues an item again, with the file as it is now.
 func (l *loop) refresh(it *item) {
 	if info, err := l.layout.state.Lstat(contentPath(it.id, it.name)); err == nil {
 		l.seeAgain(it, info)
@@ -118,8 +119,9 @@ func (s *Spool) seeAgain(it *item, info fs.FileInfo) {
 
 var errIrregular = errors.New("it is not a regular file, and cannot go back to where it was")
 
+// forget removes a claim that has ended without a receipt.
 func (l *loop) forget(it *item) {
-	if !it.open { // else it is not to be sent under another id, if its source is there still
+	if !it.open { // otherwise it may be stored, and must not be sent under another id
 		delete(l.excluded, it.seen)
 	}
 	l.forgetRecord(it)

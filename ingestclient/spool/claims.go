@@ -11,9 +11,9 @@ import (
 // claimOnDisk is one claim as its directory shows it.
 type claimOnDisk struct {
 	id     string
-	name   string // "": there is no file in it
+	name   string // "" if there is no file in it
 	info   fs.FileInfo
-	reason *reason // nil: it was not put aside
+	reason *reason // nil if it was not quarantined
 }
 
 // list reads the claims in one of the directories of claims. It ignores entries that
@@ -49,6 +49,7 @@ func (l layout) readDir(name string) ([]fs.DirEntry, error) {
 	return entries, errors.Join(err, d.Close())
 }
 
+// readHeld reads one claim: its file and its reason, if they exist.
 func (l layout) readHeld(dir, id string) (claimOnDisk, error) {
 	h := claimOnDisk{id: id}
 	if err := l.checkDir(dir); err != nil {

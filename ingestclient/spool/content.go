@@ -44,15 +44,16 @@ func (c *claimContent) Open() (io.ReadCloser, int64, error) {
 	return &claimReader{f, c, c.item.seen}, c.item.seen.Size, nil
 }
 
+// claimReader is an open claim.
 type claimReader struct {
 	*os.File
 	claim *claimContent
-	seen  fileat.ID // of the item, which somebody else may change once the upload is over
+	seen  fileat.ID // of the item; a copy, because the loop may change the item once the upload has returned
 }
 
-// Unchanged is called when all content is sent, and the end of the request is not. It
-// is the last moment to record the intent: until then the element has nothing that it
-// could store.
+// Unchanged is called when all content is sent, but not the end of the request. Until then
+// the element has no complete request and stores nothing. So this is the last moment to
+// record the intent.
 func (o *claimReader) Unchanged() error {
 	c := o.claim
 	info, err := o.Stat()

@@ -21,16 +21,15 @@ type workResult struct {
 
 var errOther = errors.New("the element holds other content under this id")
 
-// deliver makes one attempt to bring a claim to its end. The order of the steps is
-// what the spool promises:
+// deliver makes one attempt to send a claim and to dispose of its source. The promises of the
+// spool depend on the order of the steps:
 //
 //	content sent → claim durable → intent durable → end of the request sent → receipt verified → receipt durable → source disposed of
 //
-// Killed before the intent, the element has no whole request and stores nothing:
-// the claim is simply queued again. Killed after it, the file may be stored: if
-// each element was known to keep our ids, it is looked up and sent under the
-// same id, else it is ambiguous. Killed after the receipt, only the disposal is
-// left.
+// Killed before the intent, the element has no complete request and stores nothing: the next
+// start queues the claim again. Killed after it, the file may be stored: if each element was
+// known to keep our ids, it is looked up and sent under the same id, else it is ambiguous.
+// Killed after the receipt, only the disposal is left.
 func (s *Spool) deliver(ctx context.Context, it *item) workResult {
 	switch {
 	case it.quarantined != nil:
@@ -60,7 +59,7 @@ func (s *Spool) deliver(ctx context.Context, it *item) workResult {
 		return s.handleFailure(ctx, it, err)
 	}
 	if err := s.recordIDSupport(meta.FileID, rec); err != nil {
-		s.cfg.Logger.Debug("not written down", "element", rec.Element, "err", err) // the next receipt says it again
+		s.cfg.Logger.Debug("not written down", "element", rec.Element, "err", err) // the next receipt shows it again
 	}
 	s.newReceipt(it, rec)
 	return s.finish(it, s.acknowledge(it), outcomeStored)
@@ -95,6 +94,7 @@ func (s *Spool) journalIntent(it *item) error {
 	return nil
 }
 
+// newRecord returns a record about the item, with the time.
 func (it *item) newRecord(what journal.Op) *journal.Record {
 	r := &journal.Record{Op: what, ID: it.id, File: it.seen, At: time.Now().UTC()}
 	r.SetPath(it.name)
@@ -142,6 +142,8 @@ func (s *Spool) forgetRecord(it *item) {
 	}
 }
 
+// disposeSource deletes or moves a stored source, and forgets its record. Killed in between,
+// the next start does it again.
 func (s *Spool) disposeSource(it *item) error {
 	end := s.layout.removeClaim
 	if s.cfg.OnSuccess == MoveSource {
@@ -192,7 +194,7 @@ func (s *Spool) resolveAmbiguous(ctx context.Context, it *item) (out workResult,
 	}
 	rec, err := s.cfg.Finder.Metadata(ctx, it.id)
 	if errors.Is(err, ingestclient.ErrNotFound) {
-		return workResult{}, false // if it arrives later, our next attempt is a duplicate under the same id
+		return workResult{}, false // if it arrives later, the element refuses the next attempt as a duplicate of its id
 	}
 	if err != nil {
 		v := classify(ctx, err)

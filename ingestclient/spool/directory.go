@@ -29,7 +29,7 @@ func (h directoryRecord) is(other directoryRecord) bool {
 	return h.Path == other.Path || h.Ino != 0 && h.Ino == other.Ino && h.Dev == other.Dev
 }
 
-// statePath says where the state is. A parent may be a link; the state itself may not.
+// statePath returns the path of the state. A parent may be a link; the state itself may not.
 func (l layout) statePath(given string) (string, error) {
 	usual := filepath.Join(l.dir, StateDir)
 	if given == "" {
@@ -52,6 +52,7 @@ func (l layout) statePath(given string) (string, error) {
 	return state, nil
 }
 
+// within reports whether path is dir or below it.
 func within(dir, path string) (bool, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -64,10 +65,9 @@ func within(dir, path string) (bool, error) {
 	return err == nil && filepath.IsLocal(rel), nil
 }
 
-// sameFileSystem is nil if a file can be renamed from one directory into the
-// other. It tries with a name that is not there: whether the file system is
-// another one, or the same one mounted twice, the kernel says before it looks
-// for the name.
+// sameFileSystem returns nil if a file can be renamed from one directory into the other. It
+// tries a name that does not exist: the kernel checks the file system, and whether it is
+// mounted twice, before it looks for the name.
 func (l layout) sameFileSystem() error {
 	absent := StateDir + "-" + rand.Text()
 	err := fileat.Entry{Dir: l.sources, Base: absent}.Rename(fileat.Entry{Dir: l.claims, Base: absent})
@@ -117,6 +117,7 @@ func (l layout) recordDirectory() error {
 	return durable.WriteFileIn(l.state, directoryName, append(raw, '\n'), durable.Private)
 }
 
+// currentDirectory returns the record of the spooled directory as it is now.
 func (l layout) currentDirectory() (directoryRecord, error) {
 	info, err := l.sources.Stat()
 	if err != nil {

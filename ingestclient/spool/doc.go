@@ -1,15 +1,33 @@
-// Package spool sends the files that appear in a directory, and never loses one. Killed
-// at any instant, the next start goes on where it was, and no file is stored twice
-// unless the operator asks for it.
+// Package spool sends the files that appear in a directory, and never loses one. If it is
+// killed at any moment, the next start goes on where it was. No file is stored twice unless
+// the operator asks for it.
 //
 //	s, err := spool.Open(spool.Config{Dir: "/in", Uploader: client, Finder: client, Prober: client})
 //	defer s.Close()
-//	err = s.Run(ctx) // until ctx ends; then what is under way is finished
+//	err = s.Run(ctx) // until ctx ends and uploads under way have finished
+//
+// Invariants:
+//
+//   - From each state that a crash can leave, the next start ends with the file stored once,
+//     or in ambiguous/ (TestRecovery, TestRecoveryOfHalfSteps).
+//   - A source is deleted, moved or kept as configured, and only after it was stored
+//     (TestOnSuccess). A move replaces no file (TestMoveKeepsNamesakes).
+//   - A file is not sent while it changes (TestSettles, TestChangedFileGoesBack).
+//   - An upload without an outcome is looked up under its id (TestLostAnswerIsLookedUp). If
+//     that is not possible, it is ambiguous and is not repeated (TestLostAnswerIsAmbiguous).
+//   - A file that an element refuses does not stop the others (TestRefusedFileIsPutAside).
+//     Every other failure stops all files (TestGateClosesForAll).
+//   - A stop loses no file: the next run sends those that were not sent (TestStop).
+//   - Only one process uses the state of a directory (TestSecondInstanceIsRefused).
+//   - After damage of the journal, claims without a record count as sent
+//     (TestDamagedJournal).
+//   - Nothing is sent that could not be recorded: a full disk stops all files
+//     (TestFullDisk).
 //
 // # Directories and journal
 //
-// The directories say where a file is. The journal says what the element may know of
-// it. Neither repeats the other, so they cannot disagree. A file is claimed by one
+// The directories say where a file is. The journal says what the element may have of it.
+// Neither repeats the other, so they cannot contradict each other. A file is claimed by one
 // rename (or, where sources stay, one link) into a directory whose path tells its id
 // and name:
 //
@@ -26,9 +44,9 @@
 // the next start finds in claimed/ tells between which of them the last run ended:
 //
 //	no file in the claim     before the claim, or after the disposal: removed
-//	its name in DIR as well  nothing was sent, and it was being given back: removed
+//	its name in DIR as well  nothing was sent, and it was being returned: removed
 //	reason.json              between a refusal and its rename: renamed
-//	no record, or unsent     before the intent: queued as if nothing had been
+//	no record, or unsent     before the intent: queued again
 //	intent                   the element may have it. If each element was proved to keep
 //	                         our ids: asked for under its id, and sent again under the
 //	                         same id if not there; a copy that arrives late makes ours a

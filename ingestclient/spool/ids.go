@@ -64,7 +64,8 @@ func (s *Spool) canLookUp(ctx context.Context, it *item) bool {
 	return !slices.ContainsFunc(it.proven, func(url string) bool { return !slices.Contains(now, url) })
 }
 
-// recordIDSupport writes down what a receipt proves of an element and was not known yet.
+// recordIDSupport writes to the journal whether an element stores under the id that it was
+// offered, if a receipt shows something new.
 func (s *Spool) recordIDSupport(offered string, got *ingestclient.File) error {
 	if offered == "" {
 		return nil
@@ -78,7 +79,7 @@ func (s *Spool) recordIDSupport(offered string, got *ingestclient.File) error {
 		fact = journal.OpIgnoresIDs
 	}
 	known := s.journal.IDsAt(url)
-	if known == fact || known == journal.OpIgnoresIDs { // it is not forgiven: another copy may do it again
+	if known == fact || known == journal.OpIgnoresIDs { // once it has ignored an id, it may do so again
 		return nil
 	}
 	if fact == journal.OpIgnoresIDs {

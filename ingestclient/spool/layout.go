@@ -14,8 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// StateDir is what the spool keeps its own files in, below the spooled
-// directory, unless Config says another place.
+// StateDir is the name of the state directory, which is in the spooled directory unless
+// Config.StateDir is set.
 const StateDir = ".artstore-ingest"
 
 // Directories of the state; those of [quarantine] are the others.
@@ -29,7 +29,7 @@ const (
 	reasonFile = "reason.json" // in a claim: why it was quarantined
 )
 
-// quarantine is where a claim ends that was not stored.
+// quarantine is a directory for claims that were not stored.
 type quarantine string
 
 const (
@@ -41,7 +41,7 @@ const (
 type reason struct {
 	State    quarantine `json:"state"`
 	ID       string     `json:"id"`      // of the claim
-	FileID   string     `json:"file_id"` // the element's, or the one it was offered; "" if neither is known
+	FileID   string     `json:"file_id"` // at the element, or the id that it was offered; "" if neither is known
 	Name     string     `json:"name"`
 	Size     int64      `json:"size"` // bytes
 	SHA256   string     `json:"sha256,omitempty"`
@@ -52,7 +52,7 @@ type reason struct {
 	Advice   string     `json:"advice"`
 
 	Elements  []string     `json:"elements,omitempty"`   // that may have it, as far as that is known
-	OnSuccess SourceAction `json:"on_success,omitempty"` // what was to become of the source
+	OnSuccess SourceAction `json:"on_success,omitempty"` // Config.OnSuccess when it was quarantined
 }
 
 // layout is the spooled directory and the state, with every step that moves a file.
@@ -76,7 +76,7 @@ func contentPath(id, name string) string { return filepath.Join(claimPath(id), c
 // path returns the path of a name in the state, for messages.
 func (l layout) path(name string) string { return filepath.Join(l.state.Name(), name) }
 
-// errMoved: the name has another file than the one that was inspected.
+// errMoved reports that the name has another file than the one that was inspected.
 var errMoved = errors.New("it changed since it was looked at")
 
 // claimFile claims the file at name under id: one rename, or one link if sources stay.
@@ -108,9 +108,9 @@ func (l layout) claimFile(id, name string, seen fileat.ID) error {
 	return errors.Join(err, l.unclaim(id, name))
 }
 
-// unclaim undoes a claim, unless another file has taken the name meanwhile:
-// then the claim stays and err is [fs.ErrExist]. Killed between link and
-// remove, the file has both names, and the next start finishes the claim's.
+// unclaim undoes a claim, unless another file has the name now: then the claim stays and err
+// is [fs.ErrExist]. Killed between link and remove, the file has both names, and the next
+// start removes that of the claim.
 func (l layout) unclaim(id, name string) error {
 	if !l.keep {
 		err := l.between(name, contentPath(id, name), func(source, claim fileat.Entry) error {
@@ -126,8 +126,9 @@ func (l layout) unclaim(id, name string) error {
 	return l.removeClaim(id)
 }
 
-// archive moves the stored file of a claim to done/, beside a namesake if there
-// is one. Nothing is ever replaced.
+// archive moves the stored file of a claim to done/. If a file of this name is there, it gets
+// another name: no file is replaced. Killed between the two steps, the next start finds
+// the moved file and removes the claim.
 func (l layout) archive(id, name string) error {
 	from, to := contentPath(id, name), filepath.Join(doneDir, name)
 	if err := l.state.MkdirAll(filepath.Dir(to), durable.Dir); err != nil {
@@ -138,7 +139,8 @@ func (l layout) archive(id, name string) error {
 		to += "~" + id
 		err = l.moveTo(from, to)
 	}
-	if err != nil && !l.same(from, to) && !errors.Is(err, fs.ErrNotExist) { // the same or gone: it was moved, and then came a crash or an error
+	// If from is the same file as to, or does not exist, it was moved before a crash or an error.
+	if err != nil && !l.same(from, to) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := durable.SyncDirIn(l.state, filepath.Dir(to)); err != nil {
@@ -147,6 +149,7 @@ func (l layout) archive(id, name string) error {
 	return l.removeClaim(id)
 }
 
+// moveTo gives a file of the state another name, and replaces nothing.
 func (l layout) moveTo(from, to string) error {
 	source, err := fileat.At(l.claims, from)
 	if err != nil {
@@ -161,7 +164,7 @@ func (l layout) moveTo(from, to string) error {
 	return source.Move(target)
 }
 
-// Same reports whether two names of the state are of one file.
+// same reports whether two names of the state are of one file.
 func (l layout) same(a, b string) bool {
 	x, err := l.state.Lstat(a)
 	if err != nil {
@@ -189,6 +192,7 @@ func (l layout) quarantineClaim(r *reason) error {
 	return l.finishQuarantine(r.ID, r.State)
 }
 
+// finishQuarantine is the rename of quarantineClaim, made durable.
 func (l layout) finishQuarantine(id string, to quarantine) error {
 	if err := l.state.Rename(claimPath(id), filepath.Join(string(to), id)); err != nil {
 		return err
@@ -217,7 +221,7 @@ func (l layout) syncClaim(id, name string) error {
 		source.Close()
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // a source directory may be gone by now: so is the name in it
+		return err // if the directory of the source was removed, its name was too
 	}
 	for d := filepath.Dir(contentPath(id, name)); d != "."; d = filepath.Dir(d) {
 		if err := durable.SyncDirIn(l.state, d); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// outcome is what the end of an attempt means for its file and for the files behind it.
+// outcome is the result of an attempt. It decides about its file and about the whole queue.
 type outcome int
 
 const (
@@ -120,8 +120,8 @@ func classify(ctx context.Context, err error) outcome {
 	return outcomeElement
 }
 
-// wrongAddress reports a redirect or "no such method", which a server sends that is no
-// Storage Element. Neither is the fault of the file.
+// wrongAddress reports whether status is a redirect or "no such method". A server that is no
+// Storage Element sends these, so they are no fault of the file.
 func wrongAddress(status int) bool {
 	return status >= 300 && status < 400 || status == http.StatusMethodNotAllowed
 }

@@ -12,13 +12,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
-// openLayout opens the spooled directory and its state, as Dir, StateDir and
-// OnSuccess say. With create it makes the directories of the state first; else
-// there may be none, and state is nil then.
-// A state that somebody else made or can change is refused: whoever may write to
-// the spooled directory could otherwise have files read, sent and removed that
-// only we may touch. Below directories that are ours and closed to others, nobody
-// else can put anything.
+// openLayout opens the spooled directory and its state, as Dir, StateDir and OnSuccess say.
+// With create it makes the directories of the state first. Without create there may be no
+// state, and l.state is nil then.
+//
+// It refuses a state that another user has made or can change: users who may write to the
+// spooled directory could otherwise make the spool read, send and remove files to which
+// they have no access. In directories that belong to us and are closed to others, no other
+// user can put anything.
 func openLayout(cfg Config, create bool) (l layout, err error) {
 	l = layout{keep: cfg.OnSuccess == KeepSource}
 	defer func() {
@@ -26,7 +27,7 @@ func openLayout(cfg Config, create bool) (l layout, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if l.dir, err = filepath.EvalSymlinks(cfg.Dir); err != nil { // a walk does not enter a root that is a link
+	if l.dir, err = filepath.EvalSymlinks(cfg.Dir); err != nil { // WalkDir does not enter a root that is a link
 		return l, err
 	}
 	info, err := os.Stat(l.dir)
@@ -150,8 +151,8 @@ func (l layout) Close() error {
 	return errors.Join(errs...)
 }
 
-// openOwned opens a directory that nobody but us can change. What is looked at is
-// what was opened, and what was opened stands at the path.
+// openOwned opens a directory that only this user can change. It checks the open directory,
+// and that the path leads to it.
 func openOwned(path string) (*os.Root, error) {
 	there, err := os.Lstat(path)
 	if err != nil {
@@ -209,6 +210,7 @@ func checkOwnedFile(path string, info fs.FileInfo) error {
 	return checkOwner(path, info)
 }
 
+// checkOwner returns nil if the file belongs to this user and others cannot write to it.
 func checkOwner(path string, info fs.FileInfo) error {
 	uid, ok := fileperm.Owner(info)
 	if us := os.Geteuid(); !ok || uid != us {

@@ -9,8 +9,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Prober asks Storage Elements whether they would take a file now, without
-// storing anything. [*ingestclient.Client] is one.
+// Prober asks Storage Elements whether they would store a file now. It stores nothing.
+// [*ingestclient.Client] is one.
 type Prober interface {
 	// Elements lists them in the order in which uploads try them.
 	Elements(ctx context.Context) ([]ingestclient.Element, error)
@@ -18,9 +18,9 @@ type Prober interface {
 	Probe(ctx context.Context, url string) error
 }
 
-// askElements is nil as soon as one element would take a file, or does not say: some
-// have no address for the question, and some accounts may store what they may
-// not look up. The file on trial decides then.
+// askElements returns nil as soon as one element would take a file, or cannot tell: some
+// elements have no path for the question, and some accounts may store files but not look
+// them up. The next file then shows it.
 func askElements(ctx context.Context, p Prober) error {
 	elements, err := p.Elements(ctx)
 	if err != nil {
@@ -40,6 +40,7 @@ func askElements(ctx context.Context, p Prober) error {
 	return errors.Join(all...)
 }
 
+// isInconclusive reports whether an answer to a probe does not tell if the element takes files.
 func isInconclusive(err error) bool {
 	e, ok := errors.AsType[*ingestclient.RequestError](err)
 	if !ok {

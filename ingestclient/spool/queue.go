@@ -20,9 +20,9 @@ type item struct {
 	proven []string // the elements that may have it, if each was known to keep our ids
 	reach  []string // the elements that may have it, as far as that is known
 	tries  int
-	others int64 // files stored when it failed first: whether only this one fails
+	others int64 // how many files were stored when it failed first
 
-	stored      *journal.Record // its verified receipt; it must be recorded, and the source disposed of
+	stored      *journal.Record // its verified receipt, still to be recorded, or its source to be disposed of
 	logged      bool            // the receipt is in the journal
 	noEvent     bool            // it was stored before: there is no event
 	quarantined *reason         // why it must be quarantined

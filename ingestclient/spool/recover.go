@@ -51,9 +51,8 @@ func openJournal(l layout) (j *journal.Journal, damaged bool, err error) {
 	return j, damaged, nil
 }
 
-// resumeClaims settles what a crash or a stop left in claimed/. Each claim is where its
-// directory says and may be at the element if the journal says so; the table is
-// in the package comment.
+// resumeClaims goes on with the claims that a crash or a stop has left in claimed/. The table
+// of states is in the package comment.
 func (s *Spool) resumeClaims() (err error) {
 	var damaged bool
 	if s.journal, damaged, err = openJournal(s.layout); err != nil {
@@ -65,7 +64,7 @@ func (s *Spool) resumeClaims() (err error) {
 		}
 	}
 	if s.cfg.RetryAmbiguous {
-		// Not before the journal can be written: that is what allows the second copy.
+		// After the journal was started: a record must say that a second copy is permitted.
 		defer func() { err = errors.Join(err, s.retryAmbiguous()) }()
 	}
 	claims, err := s.claims(damaged)
@@ -84,9 +83,9 @@ func (s *Spool) resumeClaims() (err error) {
 	return nil
 }
 
-// setAsideJournal keeps a copy of a damaged journal for whoever wants to look.
-// Claims without a record count as open then; but which files were kept, only
-// the journal knew.
+// setAsideJournal keeps a copy of a damaged journal for an operator. Claims without a record
+// count as sent then. Where sources stay, it returns an error, because only the journal
+// knows which files were sent.
 func (s *Spool) setAsideJournal() error {
 	if s.layout.keep {
 		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.layout.path(journal.FileName))
@@ -99,8 +98,8 @@ func (s *Spool) setAsideJournal() error {
 	return nil
 }
 
-// claims lists what is in claimed/, and makes the journal say of each what it has
-// to say of it: a damaged one does not know any more which were not sent.
+// claims lists the claims in claimed/. If the journal is damaged, it adds an intent for each
+// that has none: it is not known which of them were not sent.
 func (s *Spool) claims(damaged bool) ([]claimOnDisk, error) {
 	if err := s.restoreRemoved(); err != nil {
 		return nil, err
@@ -116,7 +115,7 @@ func (s *Spool) claims(damaged bool) ([]claimOnDisk, error) {
 			s.journal.Assume((&item{id: h.id, name: h.name, seen: fileat.IDOf(h.info)}).newRecord(journal.OpIntent))
 		}
 	}
-	if s.layout.keep { // what is aside has a source, and only the record stays if somebody removes the rest
+	if s.layout.keep { // sources of quarantined files still exist, and must stay known even if their claims were removed
 		for _, r := range s.journal.Unfinished() {
 			present[r.ID] = true
 		}
@@ -125,6 +124,7 @@ func (s *Spool) claims(damaged bool) ([]claimOnDisk, error) {
 	return claims, nil
 }
 
+// resume goes on with one claim, by the table in the package comment.
 func (s *Spool) resume(h claimOnDisk) error {
 	switch {
 	case h.name == "": // killed between two steps of a claim, or after the last
@@ -159,7 +159,7 @@ func (s *Spool) resume(h claimOnDisk) error {
 	return nil
 }
 
-// decided reports whether what was quarantined was settled since.
+// decided reports whether the claim was resolved after it was quarantined.
 func (s *Spool) decided(id string) bool {
 	rec := s.journal.Last(id)
 	return rec != nil && rec.Decided
@@ -173,8 +173,8 @@ func (s *Spool) stillInSource(h claimOnDisk) bool {
 	return unsent && !s.layout.keep && s.layout.isSource(h.name, contentPath(h.id, h.name))
 }
 
-// retryAmbiguous claims again what lies in ambiguous/. The journal forgets the
-// intent first: the operator has said that a second copy is acceptable.
+// retryAmbiguous claims the files in ambiguous/ again. A record that they were not sent comes
+// first: the operator has said that a second copy is acceptable.
 func (s *Spool) retryAmbiguous() error {
 	list, err := s.layout.list(string(quarantineAmbiguous))
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// restoreRemoved looks for claims of which the element may know, and which are in none
-// of the directories: somebody removed them. Where sources stay, the file would be
-// sent again. It is claimed again, under the same id, and counts as sent.
+// restoreRemoved looks for claims that the element may have, and that are in none of the
+// directories: somebody has removed them. Where sources stay, their files would be sent
+// again. So they are claimed again, under the same ids, and count as sent.
 func (s *Spool) restoreRemoved() error {
 	present, empty, err := s.presentAndEmpty()
 	if err != nil {
@@ -38,8 +38,8 @@ func (s *Spool) restoreRemoved() error {
 	return nil
 }
 
-// claimAgain first removes what is left of a claim without its file: it would be
-// in the way when the claim is quarantined.
+// claimAgain claims the file of a record again. Before that it removes the rest of the claim,
+// which would be in the way when the claim is quarantined.
 func (s *Spool) claimAgain(r *journal.Record, empty string) error {
 	if empty != "" {
 		if err := s.layout.state.RemoveAll(empty); err != nil {
@@ -49,8 +49,8 @@ func (s *Spool) claimAgain(r *journal.Record, empty string) error {
 	return s.layout.claimFile(r.ID, r.Path(), r.File)
 }
 
-// presentAndEmpty lists the ids of claims that have their file, and the directories
-// of those quarantined that have none.
+// presentAndEmpty returns the ids of claims that have their file, and the directories of
+// quarantined claims that have none.
 func (s *Spool) presentAndEmpty() (present map[string]bool, empty map[string]string, err error) {
 	present, empty = map[string]bool{}, map[string]string{}
 	for _, dir := range []string{claimedDir, string(quarantineFailed), string(quarantineAmbiguous)} {

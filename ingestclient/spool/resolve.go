@@ -16,14 +16,14 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// Decision is what becomes of a file that was quarantined.
+// Decision says what is done with a file that was quarantined.
 type Decision string
 
-// Decisions.
+// All decisions.
 const (
-	DecideStored  Decision = "stored" // it is at an element: its source is disposed of
-	DecideResend  Decision = "resend" // it is not: the next start sends it
-	DecideNothing Decision = "stays"  // nobody can tell
+	DecideStored  Decision = "stored" // an element has it: its source is disposed of
+	DecideResend  Decision = "resend" // no element has it: the next start sends it
+	DecideNothing Decision = "stays"  // it is not known, and nothing is done
 )
 
 // ResolveConfig says which files of a spool to settle, and how. Dir and either
@@ -33,7 +33,8 @@ type ResolveConfig struct {
 	Dir, StateDir string
 	// IDs name files in ambiguous/ or, with a Decision, in failed/. Empty means all in ambiguous/.
 	IDs []string
-	// Decision is the operator's word: DecideStored or DecideResend. Empty means to ask Lister.
+	// Decision is that of the operator: DecideStored or DecideResend. Empty means that
+	// Lister is asked.
 	Decision Decision
 	// Lister lists what each element has stored. *ingestclient.Client is one. Files
 	// ends without an error only if it has yielded each file that was there.
@@ -41,7 +42,7 @@ type ResolveConfig struct {
 		Elements(ctx context.Context) ([]ingestclient.Element, error)
 		Files(ctx context.Context, url string) iter.Seq2[*ingestclient.File, error]
 	}
-	// Apply does what was decided. Without it nothing is changed.
+	// Apply executes the decisions. Without it nothing is changed.
 	Apply bool
 }
 
@@ -58,16 +59,15 @@ type Resolution struct {
 	Done     bool     `json:"done"`
 }
 
-// ErrUnknownID is returned by Resolve for an id that names no file it could settle.
+// ErrUnknownID is returned by Resolve for an id of no quarantined file.
 var ErrUnknownID = errors.New("no file was put aside under this id")
 
-// Resolve decides about files that were quarantined, and with Apply does it. It
-// holds the lock of the spool meanwhile: beside a running instance it returns
-// [ErrLocked]. What became of a source that is stored is what was configured
-// when it was quarantined.
+// Resolve decides about files that were quarantined, and with Apply executes the decisions.
+// It holds the lock of the spool meanwhile: beside a running instance it returns
+// [ErrLocked]. A stored source is treated as it was configured when it was quarantined.
 //
-// Killed at any instant, a file is where it was, or settled; calling it again
-// goes on. On an error the files before the one that failed are settled.
+// Killed at any moment, a file is where it was, or resolved; another call goes on. On an
+// error the files before the one that failed are resolved.
 func Resolve(ctx context.Context, cfg ResolveConfig) (out []Resolution, err error) {
 	s, err := openQuarantine(cfg)
 	if err == nil {
@@ -99,11 +99,11 @@ func openQuarantine(cfg ResolveConfig) (*Spool, error) {
 	return s, nil
 }
 
-// errUnread: a damaged journal is only understood together with claimed/.
+// errUnread reports a damaged journal. Only Open can repair it, with the files in claimed/.
 var errUnread = errors.New("the journal is damaged: start ingest once before, which decides what that means for each file")
 
 func (s *Spool) resolveAll(ctx context.Context, cfg ResolveConfig) ([]Resolution, error) {
-	journal, damaged, err := openJournal(s.layout) // only read, until start
+	journal, damaged, err := openJournal(s.layout) // only reads, until Start is called
 	if err != nil {
 		return nil, err
 	}
@@ -147,11 +147,11 @@ type quarantinedFile struct {
 	in quarantine
 }
 
-// path is that of its content.
+// path returns the path of its content in the state.
 func (f quarantinedFile) path() string { return filepath.Join(string(f.in), f.id, contentDir, f.name) }
 
-// listQuarantined lists the chosen files, the oldest first. Without a decision that is
-// only for ambiguous ones: what an element refused is not stored there.
+// listQuarantined lists the chosen files, the oldest first. Without a decision of the operator
+// these are only ambiguous files: a refused file is not stored.
 func (s *Spool) listQuarantined(cfg ResolveConfig) ([]quarantinedFile, error) {
 	var files []quarantinedFile
 	for _, in := range []quarantine{quarantineAmbiguous, quarantineFailed} {
@@ -164,7 +164,7 @@ func (s *Spool) listQuarantined(cfg ResolveConfig) ([]quarantinedFile, error) {
 			if in == quarantineFailed && (!named || cfg.Decision == "") || in == quarantineAmbiguous && len(cfg.IDs) > 0 && !named {
 				continue
 			}
-			if h.name == "" || !h.info.Mode().IsRegular() && cfg.Decision != DecideResend { // what is no file can only go back
+			if h.name == "" || !h.info.Mode().IsRegular() && cfg.Decision != DecideResend { // if it is no regular file, it can only be returned
 				continue
 			}
 			if h.reason == nil {
@@ -182,9 +182,9 @@ func (s *Spool) listQuarantined(cfg ResolveConfig) ([]quarantinedFile, error) {
 	return files, nil
 }
 
-// applyResolution does what was decided. Killed before the record is durable, or before the
-// rename, the file is still aside, and deciding again does no harm. After it, the
-// file is a claim, and the next start does what its record says.
+// applyResolution executes a decision. Killed before the record is durable, or before the
+// rename, the file is still in quarantine, and another decision does no harm. After the
+// rename it is a claim, and the next start executes its record.
 func (s *Spool) applyResolution(ctx context.Context, f quarantinedFile, r *Resolution) error {
 	rec := &journal.Record{Op: journal.OpUnsent, ID: f.id, File: fileat.IDOf(f.info), Decided: true, At: time.Now().UTC()}
 	rec.SetPath(f.name)
@@ -222,9 +222,9 @@ func (s *Spool) applyResolution(ctx context.Context, f quarantinedFile, r *Resol
 	return s.layout.removeClaim(f.id)
 }
 
-// afterwards is what becomes of a stored source. A claim that is a link has its
-// source in the directory still. Where nothing says it, the file is moved: that
-// loses nothing.
+// afterwards returns what to do with a stored source. If the claim is a link, its source is
+// still in the directory and stays. If the reason does not say it, the file is moved,
+// because that loses nothing.
 func (s *Spool) afterwards(f quarantinedFile) SourceAction {
 	if s.layout.isSource(f.name, f.path()) {
 		return KeepSource
@@ -232,6 +232,7 @@ func (s *Spool) afterwards(f quarantinedFile) SourceAction {
 	return cmp.Or(f.reason.OnSuccess, MoveSource)
 }
 
+// hashQuarantined returns the SHA-256 of a quarantined file in hex.
 func (s *Spool) hashQuarantined(ctx context.Context, f quarantinedFile) (string, error) {
 	file, err := s.layout.openFile(f.path())
 	if err != nil {

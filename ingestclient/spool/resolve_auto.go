@@ -14,14 +14,16 @@ import (
 )
 
 const (
-	// A file may still be on its way from the last byte of an upload into the list of
-	// its element. Their servers end a request after a minute.
+	// lateArrival is how long after the end of an upload a file may appear in the list of
+	// its element. The servers of elements end a request after a minute.
 	lateArrival = 2 * time.Minute
-	// A Date has whole seconds, and so have the times of a list.
+	// listedEarly is how much too early the time of a file in a list may be: a Date has
+	// whole seconds, and so have the times of a list.
 	listedEarly = 2 * time.Second
-	// What was stored that long before a claim is another file, whatever the clocks say.
+	// longBefore is how long before a claim a file must be stored to be certainly another
+	// one, even if the clocks differ.
 	longBefore = 10 * time.Minute
-	// More files of one content than that are not told apart.
+	// maxMatches bounds how many files of one content are remembered.
 	maxMatches = 1000
 )
 
@@ -31,20 +33,20 @@ type elementLister interface {
 	Files(ctx context.Context, url string) iter.Seq2[*ingestclient.File, error]
 }
 
-// suspect is a file that may be stored, and what is needed to recognise it.
+// suspect is a file that may be stored, with what is needed to recognise it in a list.
 type suspect struct {
 	quarantinedFile
 	sha256 string
-	err    error     // it cannot be read
+	err    error     // why it cannot be read, or nil
 	begun  time.Time // when it was claimed; zero if that is not known
 }
 
-// inventory is what the elements have of the contents looked for.
+// inventory has the files of the elements that may be suspects.
 type inventory struct {
-	bySum   map[string][]*ingestclient.File
-	byID    map[string]*ingestclient.File // by the id that we had offered
-	asked   map[string]bool               // URLs of elements that were listed to the end
-	trouble []string                      // why others were not
+	bySum   map[string][]*ingestclient.File // by SHA-256
+	byID    map[string]*ingestclient.File   // by the id that the element was offered
+	asked   map[string]bool                 // URLs of elements that were listed to the end
+	trouble []string                        // why other elements were not
 }
 
 // resolveAuto asks all elements at once for all files.
@@ -81,7 +83,7 @@ func (s *Spool) resolveAuto(ctx context.Context, lister elementLister, files []q
 	return out, nil
 }
 
-// suspects reads the files.
+// suspects reads and hashes the files.
 func (s *Spool) suspects(ctx context.Context, files []quarantinedFile) ([]suspect, error) {
 	out := make([]suspect, len(files))
 	for i, f := range files {
@@ -98,7 +100,8 @@ func (s *Spool) suspects(ctx context.Context, files []quarantinedFile) ([]suspec
 	return out, nil
 }
 
-// receipts are the ids at elements that the journal knows as those of other files.
+// receipts returns the ids at elements that belong to other files of this spool, by the
+// journal.
 func (s *Spool) receipts(files []quarantinedFile) map[string]bool {
 	known := map[string]bool{}
 	for _, r := range s.journal.Stored() {
@@ -109,7 +112,8 @@ func (s *Spool) receipts(files []quarantinedFile) map[string]bool {
 	return known
 }
 
-// duplicateOf is the id of another ambiguous file that the same copy could be of, or "".
+// duplicateOf returns the id of another ambiguous file with the same name and content as x,
+// or "". The copy at the element may be of that file.
 func (s *Spool) duplicateOf(ctx context.Context, x suspect, chosen []suspect) string {
 	all, err := s.layout.list(string(quarantineAmbiguous))
 	if err != nil {
@@ -153,6 +157,7 @@ func listElements(ctx context.Context, lister elementLister, suspects []suspect)
 	return have
 }
 
+// list reads the list of one element to its end.
 func (have *inventory) list(files iter.Seq2[*ingestclient.File, error]) error {
 	for f, err := range files {
 		if err != nil {
@@ -170,10 +175,10 @@ func (have *inventory) list(files iter.Seq2[*ingestclient.File, error]) error {
 	return nil
 }
 
-// decide tells what the lists prove. Stored is a copy under the id that we had
-// offered, or else the only one of this name and content, if it came when the
-// upload was under way. Not stored is what no element has, all of them having
-// answered, and long enough after the upload. All else stays.
+// decide returns what the lists prove. The file is stored if an element has a copy under the
+// id that it was offered, or exactly one copy with its name and content that came during
+// the upload. It is not stored if all elements have answered, none has it, and the upload
+// ended long enough ago. In all other cases nothing is decided.
 func decide(x suspect, have *inventory, now time.Time) Resolution {
 	stays := func(why string, args ...any) Resolution {
 		return Resolution{Decision: DecideNothing, Why: fmt.Sprintf(why, args...)}
@@ -206,8 +211,8 @@ func decide(x suspect, have *inventory, now time.Time) Resolution {
 	return Resolution{Decision: DecideResend, Why: "no element has it"}
 }
 
-// matches are the stored files that may be x, by whether they have its name.
-// Those that were there long before are another file's.
+// matches returns the stored files that may be x: here those with its name, and elsewhere
+// those with another name. Files that were stored long before are not x.
 func (have *inventory) matches(x suspect) (here, elsewhere []*ingestclient.File) {
 	for _, f := range have.bySum[x.sha256] {
 		switch {
@@ -221,8 +226,8 @@ func (have *inventory) matches(x suspect) (here, elsewhere []*ingestclient.File)
 	return here, elsewhere
 }
 
-// decideByTime decides about the only file of x's name and content: one from another
-// time may be an earlier or a later file that looked the same.
+// decideByTime decides about the only stored file with the name and content of x. If it is
+// not of the time of the upload, it may be an earlier or later file with the same content.
 func (x suspect) decideByTime(f *ingestclient.File) Resolution {
 	from, to := x.begun.Add(-listedEarly), x.reason.At.Add(lateArrival)
 	if f.Uploaded.IsZero() || x.begun.IsZero() || x.reason.At.IsZero() || f.Uploaded.Before(from) || f.Uploaded.After(to) {
@@ -234,7 +239,8 @@ func (x suspect) decideByTime(f *ingestclient.File) Resolution {
 	return stored(f)
 }
 
-// stored is what a copy proves that can still be read there.
+// stored returns the decision for a file that an element has, unless the element says that
+// it has expired or was deleted.
 func stored(f *ingestclient.File) Resolution {
 	r := Resolution{Decision: DecideStored, FileID: f.FileID, Element: f.Element, Why: fmt.Sprintf("%s has it since %s", f.Element, momentOf(f))}
 	if f.Status != "" && f.Status != "active" {

@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
-// maxBalks claims may fail at one look before the others wait for the next.
+// maxBalks is how many claims may fail in a row before the others wait for the next round.
 const maxBalks = 8
 
 // loop is one Run. One goroutine owns everything in it; uploads and scans run
@@ -24,15 +24,15 @@ type loop struct {
 	stability stability
 	breaker   breaker
 	queue     queue
-	excluded  map[fileat.ID]bool // where sources stay: not to be claimed again
+	excluded  map[fileat.ID]bool // where sources stay: files that must not be claimed again
 
 	ready       []foundFile // complete, oldest first
 	waiting     int         // complete or not, at the last scan
 	scanning    bool
-	scanned     bool // at least once, with nothing incomplete left
+	scanned     bool // the last scan has found no incomplete file
 	stopping    bool
-	lowDisk     error           // on disk space: how much is free, and how much there has to be
-	trouble     error           // of the last scan, or of claims since
+	lowDisk     error           // says how much disk space is free, if it is too little
+	trouble     error           // of the last scan, or of claims after it
 	claimFailed bool            // a claim failed since the last scan
 	failedNames map[string]bool // names whose claim failed: others go first
 	nextScan    time.Time
@@ -49,10 +49,10 @@ type scanResult struct {
 	err   error
 }
 
-// Run sends what appears in the directory until ctx ends, or with Once until
-// nothing is left that can be sent. Then it claims nothing more, lets uploads
-// under way finish within DrainTimeout, and gives the rest back. The error is
-// nil after such an end; others are of the directory or the journal.
+// Run sends the files that appear in the directory until ctx ends, or with Once until no file
+// is left that can be sent. Then it claims no more files, lets uploads under way finish
+// within DrainTimeout, and returns the other claims to the directory. The error is nil
+// after such an end; otherwise it is one of the directory or the journal.
 func (s *Spool) Run(ctx context.Context) error {
 	known := map[fileat.ID]bool{}
 	if s.layout.keep {
@@ -75,7 +75,7 @@ func (s *Spool) Run(ctx context.Context) error {
 		Spool: s, excluded: known, uploads: uploads, failedNames: map[string]bool{},
 		scanner:   scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
 		stability: stability{after: s.cfg.Settle, seen: map[string]firstSeen{}}, queue: queue{workers: s.cfg.Workers},
-		// What an element is worth shows with the first file that it stores.
+		// Without proof that files can be stored and looked up, one file is tried first.
 		breaker: breaker{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil || s.cfg.Finder != nil && s.provenElements(ctx) == nil},
 		results: make(chan workResult, s.cfg.Workers), answers: make(chan error, 1), scans: make(chan scanResult, 1),
 	}
@@ -83,7 +83,7 @@ func (s *Spool) Run(ctx context.Context) error {
 		l.queue.push(it)
 	}
 	if watch != nil {
-		watch.add(s.layout.dir) // before the first scan: what comes between the two is seen twice, not never
+		watch.add(s.layout.dir) // before the first scan, so that no file between the two is missed
 		l.team.Go(watch.run)
 	}
 	defer l.team.Wait()
@@ -146,6 +146,7 @@ func (l *loop) scanIfDue(ctx context.Context, now time.Time) {
 	})
 }
 
+// addScan takes the result of a scan.
 func (l *loop) addScan(r scanResult, now time.Time) {
 	l.nextScan = now.Add(l.cfg.Rescan)
 	if r.err != nil {
@@ -158,7 +159,7 @@ func (l *loop) addScan(r scanResult, now time.Time) {
 	l.claimFailed = false
 	files := slices.DeleteFunc(r.files, func(f foundFile) bool { return l.excluded[f.id] })
 	complete, again := l.stability.update(files, now)
-	// What could not be claimed last time goes last, or it would hold up the rest.
+	// Files that could not be claimed last time come last, so that they do not hold up the others.
 	good := slices.DeleteFunc(slices.Clone(complete), func(f foundFile) bool { return l.failedNames[f.name] })
 	complete = append(good, slices.DeleteFunc(complete, func(f foundFile) bool { return !l.failedNames[f.name] })...)
 	l.ready, l.waiting, l.scanned = complete, len(files), again == 0
@@ -185,7 +186,7 @@ func (l *loop) handleChange(e event, now time.Time) {
 		return
 	}
 	l.ready = append(l.ready, f)
-	l.stability.seen[f.name] = firstSeen{id: f.id} // long ago: the next scan must not make it wait
+	l.stability.seen[f.name] = firstSeen{id: f.id} // since zero, so that the next scan does not make it wait
 	l.waiting++
 }
 
@@ -235,7 +236,7 @@ func (l *loop) handleProbe(err error, now time.Time) {
 		l.breaker.release(admitProbe)
 		return
 	}
-	if !v.pauses() { // a question proves nothing about a file
+	if !v.pauses() { // a probe proves nothing about a file
 		v = outcomeElement
 	}
 	l.pauseFor(v, err, admitProbe, now)
@@ -267,7 +268,7 @@ func (l *loop) isFinished() bool {
 	return l.scanned && !l.scanning && len(l.ready) == 0 && l.queue.size() == 0
 }
 
-// handle takes a worker's report.
+// handle takes the result of a worker.
 func (l *loop) handle(out workResult, now time.Time) {
 	it := out.item
 	l.queue.end(it)
@@ -295,6 +296,7 @@ func (l *loop) handle(out workResult, now time.Time) {
 	}
 }
 
+// pauseFor tells the breaker of a failure, and reports the begin of a pause.
 func (l *loop) pauseFor(why outcome, err error, as admission, now time.Time) {
 	if l.breaker.failure(why, err, as, now) {
 		word := pauseReason(why, err)
@@ -303,8 +305,8 @@ func (l *loop) pauseFor(why outcome, err error, as admission, now time.Time) {
 	}
 }
 
-// requeue queues a file behind the others. A file that fails crowdedTries times while
-// others are stored is quarantined, whatever the element says of it.
+// requeue queues a file behind the others. A file that fails crowdedTries times while others
+// are stored is quarantined, whatever the reason of its failures.
 func (l *loop) requeue(it *item) {
 	done := l.stored.Load()
 	if it.tries <= 1 {

@@ -18,7 +18,7 @@ type foundFile struct {
 	id   fileat.ID
 }
 
-// compareAge orders by age, then by name: the same on every machine.
+// compareAge orders by age, the oldest first, then by name.
 func compareAge(a, b foundFile) int {
 	if a.id.MTime != b.id.MTime {
 		if a.id.MTime < b.id.MTime {
@@ -29,22 +29,22 @@ func compareAge(a, b foundFile) int {
 	return strings.Compare(a.name, b.name)
 }
 
-// ignored reports names that are never sent: those that writers use for incomplete
-// files, and hidden ones, of which the state is one.
+// ignored reports whether files of this name are never sent: names that writers use for
+// incomplete files, and hidden ones, such as that of the state.
 func ignored(base string) bool {
 	return strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".part") || strings.HasSuffix(base, ".tmp")
 }
 
-// scanner looks through the spooled directory.
+// scanner lists the files of the spooled directory.
 type scanner struct {
 	dir       string
 	recursive bool
 	watch     *watcher
 }
 
-// scan lists regular files, and tells the watcher of directories. Nothing is
-// opened but directories: a FIFO would hang, a device could do anything. What
-// vanishes meanwhile, or cannot be read below the top, is skipped.
+// scan lists regular files, and adds directories to the watcher. It opens only directories:
+// to open a FIFO may block, and to open a device may do anything. It skips files that vanish
+// meanwhile, and directories below the top that cannot be read.
 func (s scanner) scan(ctx context.Context) ([]foundFile, error) {
 	var out []foundFile
 	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
@@ -57,7 +57,7 @@ func (s scanner) scan(ctx context.Context) ([]foundFile, error) {
 		}
 		switch {
 		case err != nil:
-			return nil //nolint:nilerr // skipped, as promised; the next scan looks again
+			return nil //nolint:nilerr // skipped; the next scan tries again
 		case ignored(d.Name()):
 			return skip(d)
 		case d.IsDir() && !s.recursive:
@@ -84,6 +84,7 @@ func skip(d fs.DirEntry) error {
 	return nil
 }
 
+// inspect returns the file at path if it is a regular one.
 func (s scanner) inspect(path string, kind fs.FileMode) (foundFile, bool) {
 	if !kind.IsRegular() {
 		return foundFile{}, false
@@ -102,16 +103,16 @@ type firstSeen struct {
 	since time.Time
 }
 
-// stability records since when each file is unchanged, by our clock. A modification time
-// cannot tell that, because cp -p and rsync set it to that of the original while they
+// stability records since when each file has not changed, by our clock. The modification time
+// does not tell that, because cp -p and rsync set it to that of the original while they
 // still write.
 type stability struct {
 	after time.Duration
 	seen  map[string]firstSeen
 }
 
-// update takes the result of a scan and returns what is complete, oldest first,
-// and when to look again for what is not; 0: nothing waits.
+// update takes the result of a scan and returns the complete files, oldest first. again is
+// when the next of the other files may be complete; 0 if there are none.
 func (s *stability) update(files []foundFile, now time.Time) (complete []foundFile, again time.Duration) {
 	seen := make(map[string]firstSeen, len(files))
 	for _, f := range files {
@@ -129,7 +130,7 @@ func (s *stability) update(files []foundFile, now time.Time) (complete []foundFi
 			again = left
 		}
 	}
-	s.seen = seen // what is gone is forgotten
+	s.seen = seen // without files that are gone
 	slices.SortFunc(complete, compareAge)
 	return complete, again
 }

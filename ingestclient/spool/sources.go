@@ -46,7 +46,7 @@ func (l layout) openFile(name string) (*os.File, error) {
 	return p.Open()
 }
 
-// Exists reports whether there is a source of that name.
+// exists reports whether there is a source of that name.
 func (l layout) exists(name string) bool {
 	p, err := l.sourceAt(name)
 	if err != nil {

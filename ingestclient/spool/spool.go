@@ -42,15 +42,15 @@ type Uploader interface {
 	Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error)
 }
 
-// Finder tells what is stored under an id, or [ingestclient.ErrNotFound].
+// Finder returns the file that is stored under an id, or [ingestclient.ErrNotFound].
 type Finder interface {
 	Metadata(ctx context.Context, id string) (*ingestclient.File, error)
 }
 
-// SourceAction says what becomes of a source that was stored.
+// SourceAction says what is done with a source after it was stored.
 type SourceAction string
 
-// What becomes of stored sources.
+// All actions.
 const (
 	DeleteSource SourceAction = "delete"
 	MoveSource   SourceAction = "move" // to done/ in the state directory
@@ -62,47 +62,49 @@ const (
 type Config struct {
 	// Dir is the spooled directory.
 	Dir string
-	// StateDir is where the spool keeps its own files and those that it has claimed:
-	// a directory of this Dir alone, outside of it and on its file system. Its parent
-	// must be there. Empty means [StateDir] in Dir.
+	// StateDir is the directory of the spool's own files and of claimed ones. It must be
+	// outside of Dir, on the same file system, and used for this Dir only. Its parent
+	// must exist. Empty means [StateDir] in Dir.
 	StateDir string
 	// Uploader sends.
 	Uploader Uploader
-	// Finder, if set, has each file offered to the element under an id that we
-	// choose. Once a receipt has shown that an element stores under that id
-	// (ArtStore's Python Storage Element does, the Go one does not), uploads
-	// without an outcome are looked up there and repeated under their id. Before
-	// that, and with nil, such an upload is ambiguous, and a human decides.
+	// Finder looks files up. If it is set, each file is offered to the element under an
+	// id that the spool chooses. Once a receipt has shown that an element stores under
+	// that id (ArtStore's Python Storage Element does, the Go one does not), uploads
+	// without an outcome are looked up there and repeated under their id. Before that,
+	// and if Finder is nil, such an upload is ambiguous, and an operator decides.
 	Finder Finder
-	// IDsKept says that each element is known to store under the id it is offered.
-	// A receipt that shows the opposite overrules it.
+	// IDsKept says that each element is known to store files under the id that it is
+	// offered. A receipt that shows the opposite counts more.
 	IDsKept bool
-	// Prober, if set, is asked before a file is risked: at the start, and after
-	// each failure that is not the file's. Then one file goes at a time, until
-	// one is stored. nil: a waiting file is the probe.
+	// Prober asks elements whether they take files. If it is set, it is asked at the
+	// start, and after each failure that is not the fault of a file; then one file is
+	// sent at a time, until one is stored. If it is nil, a waiting file is sent instead.
 	Prober Prober
 	// Meta goes with each file; FileID is set by the spool.
 	Meta ingestclient.Meta
-	// OnSuccess is what becomes of a stored source. Empty means DeleteSource.
+	// OnSuccess is what is done with a stored source. Empty means DeleteSource.
 	OnSuccess SourceAction
-	// Settle is how long a file must stand still to count as complete. 0 means
-	// 2 s; negative means not at all, for writers that rename whole files in.
+	// Settle is how long a file must not change to count as complete. 0 means 2 s. A
+	// negative value means no wait, for writers that rename complete files into Dir.
 	Settle time.Duration
-	// OnClose also takes a file at once when its writer closes it (Linux). Wrong
-	// for writers that open a file more than once.
+	// OnClose says that a file is complete when its writer closes it (Linux only). It is
+	// wrong for writers that open a file more than once.
 	OnClose bool
-	// Rescan is the pause between two looks at the whole directory. 0 means 5 s.
+	// Rescan is the pause between two scans of the whole directory. 0 means 5 s.
 	Rescan time.Duration
 	// Recursive includes sub-directories; the element gets base names only.
 	Recursive bool
 	// Workers is the number of uploads at a time. 0 means 8.
 	Workers int
-	// MinFree bytes on the file system, below which nothing more is claimed, so
-	// that the journal can still be written. 0 means 1 MiB, negative is off.
+	// MinFree is how many bytes must be free on the file system. With less, no more files
+	// are claimed, so that the journal can still be written. 0 means 1 MiB, a negative
+	// value is no limit.
 	MinFree int64
-	// DrainTimeout is how long uploads may go on after Run was told to stop. 0 means 30 s.
+	// DrainTimeout is how long uploads may go on after the ctx of Run has ended. 0 means
+	// 30 s.
 	DrainTimeout time.Duration
-	// RetryAmbiguous sends what lies in ambiguous/ once more, at the risk of a second copy.
+	// RetryAmbiguous sends the files in ambiguous/ once more. That may store a file twice.
 	RetryAmbiguous bool
 	// Once ends Run when the directory is empty, or the element takes nothing.
 	Once bool
@@ -113,10 +115,10 @@ type Config struct {
 	Observer func(Event)
 
 	jitter func() float64
-	bubble bool // the clock is a test's: notifications would hold it, and hours of writing state.json would take hours
+	bubble bool // the test runs in a synctest bubble: no notifications, which would stop its clock, and no state.json
 }
 
-// Event is one thing that happened.
+// Event says what has happened to a file, or to the queue.
 type Event struct {
 	Kind   string // "stored", "failed", "ambiguous", "paused" or "resumed"
 	Name   string // of the file, below Dir
@@ -138,7 +140,7 @@ type Spool struct {
 	stored         atomic.Int64
 	bytes          atomic.Int64
 	quarantinedNow [2]atomic.Int64 // failed, ambiguous
-	mu             sync.Mutex      // guards what follows
+	mu             sync.Mutex      // guards the fields below
 	snapshot       status.Snapshot
 	published      status.Snapshot
 }
@@ -166,8 +168,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Open locks the directory, reads the journal and settles what an earlier run
-// left in progress; nothing is sent. A second instance gets [ErrLocked].
+// Open locks the directory, reads the journal and finishes the steps that an earlier run has
+// left. It sends nothing. If another instance has the directory, the error is [ErrLocked].
 func Open(cfg Config) (*Spool, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -188,7 +190,8 @@ func Open(cfg Config) (*Spool, error) {
 	return s, nil
 }
 
-// takeLock tries a little longer than a status command holds the lock.
+// takeLock locks the state. It tries for a fifth of a second, which is longer than a status
+// command holds the lock.
 func (s *Spool) takeLock() error {
 	f, err := s.layout.state.OpenFile(lockName, os.O_RDWR|os.O_CREATE, durable.Private)
 	if err != nil {
@@ -203,11 +206,11 @@ func (s *Spool) takeLock() error {
 		if try == lockTries {
 			return ErrLocked
 		}
-		time.Sleep(lockPause) //nolint:forbidigo // a fifth of a second in all, and a start has no context
+		time.Sleep(lockPause) //nolint:forbidigo // Open has no context, and the sum is a fifth of a second
 	}
 }
 
-// Close gives the directory free. Call it after Run has returned.
+// Close unlocks the directory. Call it after Run has returned.
 func (s *Spool) Close() error {
 	errs := []error{s.layout.Close()}
 	if s.journal != nil {

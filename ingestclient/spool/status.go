@@ -31,7 +31,7 @@ func (s *Spool) Snapshot() status.Snapshot {
 	return s.snapshot
 }
 
-// Ready is nil if files are sent, or would be.
+// Ready returns nil if files are sent, or would be if there were any.
 func (s *Spool) Ready() error {
 	now := s.Snapshot()
 	if now.State == "running" && now.Reason == "" {
@@ -40,7 +40,7 @@ func (s *Spool) Ready() error {
 	return fmt.Errorf("%s", strings.TrimRight(strings.Join([]string{cmp.Or(now.State, "starting"), now.Reason, now.Error}, ": "), ": "))
 }
 
-// publish makes the snapshot, and writes it down if it is time.
+// publish makes a snapshot, and writes it to state.json once a second at most.
 func (l *loop) publish(now time.Time) {
 	n := status.Snapshot{
 		PID: os.Getpid(), At: now.UTC().Truncate(time.Millisecond), State: "running",
@@ -71,8 +71,8 @@ func (s *Spool) publishLast() {
 	s.storeSnapshot(n, true)
 }
 
-// storeSnapshot keeps n; the file is a courtesy to `ingest status`, so that failing to
-// write it stops nothing.
+// storeSnapshot keeps n and writes state.json, if it is due or always is set. Only `ingest
+// status` reads the file, so a failure to write it stops nothing.
 func (s *Spool) storeSnapshot(n status.Snapshot, always bool) {
 	s.mu.Lock()
 	was := s.published
@@ -92,8 +92,8 @@ func (s *Spool) storeSnapshot(n status.Snapshot, always bool) {
 	}
 }
 
-// ReadStatus looks at a spool without disturbing it. Of cfg it takes Dir,
-// StateDir and Recursive, which should be those of the spool.
+// ReadStatus reads the state of a spool, which may be running, and changes nothing. It uses
+// Dir, StateDir and Recursive of cfg, which must be those of the spool.
 func ReadStatus(ctx context.Context, cfg Config) (*status.Report, error) {
 	l, err := openLayout(cfg, false)
 	if err != nil {
@@ -129,8 +129,9 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *status.Repor
 	return st, nil
 }
 
-// readState also lists what does not wait although it has a name in the spooled
-// directory: where sources stay, those that are stored, claimed or quarantined.
+// readState adds to st what the state tells. known are files that have a name in the spooled
+// directory and do not wait: where sources stay, those that are stored, claimed or
+// quarantined.
 func readState(l layout, st *status.Report) (known map[fileat.ID]bool, err error) {
 	if st.Running, err = l.locked(); err != nil {
 		return nil, err
@@ -148,13 +149,14 @@ func readState(l layout, st *status.Report) (known map[fileat.ID]bool, err error
 			return nil, err
 		}
 	}
-	j, _, err := openJournal(l) // only read: start was not called
+	j, _, err := openJournal(l) // only reads, because Start is not called
 	if err != nil {
 		return nil, err
 	}
 	return l.excludedFiles(j)
 }
 
+// items lists the claims in one directory, the oldest first.
 func items(l layout, dir string) ([]status.Item, error) {
 	list, err := l.list(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -175,7 +177,7 @@ func items(l layout, dir string) ([]status.Item, error) {
 	return out, nil
 }
 
-// locked asks for the lock and gives it back at once.
+// locked reports whether a process holds the lock of the state.
 func (l layout) locked() (bool, error) {
 	f, err := l.state.OpenFile(lockName, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

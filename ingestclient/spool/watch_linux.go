@@ -14,9 +14,9 @@ const (
 	watchQueue = 1024
 )
 
-// watcher tells which files were closed by their writer or moved in. fsnotify
-// knows neither: it has no event for the close. Losing events costs time only,
-// because scans run anyway. A nil watcher watches nothing.
+// watcher tells which files were closed by their writer or moved in. fsnotify has no event
+// for the close. A lost event costs only time, because scans find all files. A nil watcher
+// watches nothing.
 type watcher struct {
 	events chan event
 	file   *os.File
@@ -25,10 +25,10 @@ type watcher struct {
 	dirs map[int32]string // by watch descriptor
 }
 
-// event is a path that may be complete, or "" to look everywhere.
+// event says that the file at path may be complete; "" means that a scan is needed.
 type event struct {
 	path  string
-	moved bool // renamed into place: complete by convention
+	moved bool // it was renamed into the directory, so it is complete
 }
 
 func newWatcher() (*watcher, error) {
@@ -42,8 +42,8 @@ func newWatcher() (*watcher, error) {
 	}, nil
 }
 
-// add watches dir; again is the same as once. A directory that cannot be watched
-// is scanned.
+// add watches dir, once however often it is called. A directory that cannot be watched is only
+// scanned.
 func (w *watcher) add(dir string) {
 	if w == nil {
 		return
@@ -62,7 +62,7 @@ func (w *watcher) add(dir string) {
 	})
 }
 
-// run reads events until close.
+// run reads events until Close.
 func (w *watcher) run() {
 	buf := make([]byte, 64<<10)
 	for {
@@ -74,6 +74,7 @@ func (w *watcher) run() {
 	}
 }
 
+// parse splits what the kernel wrote into events (inotify(7)).
 func (w *watcher) parse(b []byte) {
 	for len(b) >= syscall.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(b)) //nolint:gosec // G115: as the kernel wrote it
@@ -105,11 +106,11 @@ func (w *watcher) notify(wd int32, mask uint32, name string) {
 	}
 	select {
 	case w.events <- e:
-	default: // the next scan sees it
+	default: // the next scan finds it
 	}
 }
 
-// chan of nil is nil: it never has anything.
+// changes returns the channel of events. That of a nil watcher is nil and never delivers.
 func (w *watcher) changes() <-chan event {
 	if w == nil {
 		return nil

@@ -1,6 +1,11 @@
-// Package fileat links, renames and opens names in open directories. It follows no link
-// and, unless a method says so, replaces no file; the standard library has no calls for
-// that. Where the system has none either, it uses paths.
+// Package fileat links, renames and opens names in open directories, for which the standard
+// library has no calls. It uses paths on systems that have no such calls.
+//
+// Invariants:
+//
+//   - No symbolic link is followed (TestNoLinkIsFollowed).
+//   - Move and Link replace no file; Rename does (TestMoveReplacesNothing).
+//   - An [ID] changes when the content of a file does (TestIDTellsChanges).
 package fileat
 
 import (
@@ -12,8 +17,8 @@ import (
 	"strings"
 )
 
-// Entry is a name in an open directory. Its methods work in that directory,
-// whatever others rename or link meanwhile.
+// Entry is a name in an open directory. Its methods work in that directory, even if other
+// users rename it or put a link in its place.
 type Entry struct {
 	Dir  *os.File
 	Base string
@@ -24,8 +29,7 @@ func (p Entry) Close() { _ = p.Dir.Close() } // only read from
 
 func (p Entry) String() string { return filepath.Join(p.Dir.Name(), p.Base) }
 
-// At opens the directory of name, below the open directory top. It follows no
-// link on the way.
+// At opens the directory of name, below the open directory top. It follows no link.
 func At(top *os.File, name string) (Entry, error) {
 	if !filepath.IsLocal(name) {
 		return Entry{}, fmt.Errorf("%q leads out of %s", name, top.Name())
@@ -44,10 +48,10 @@ func At(top *os.File, name string) (Entry, error) {
 	return p, nil
 }
 
-// Move gives the file at p the name to, and replaces nothing: by a link, after which
-// the caller removes p. A directory cannot have a second name, nor on Linux a file of
-// another user that we may not write (fs.protected_hardlinks). These are renamed on
-// Linux, which replaces nothing either.
+// Move gives the file at p the name to, and replaces nothing. It makes a link; the caller
+// removes p. A directory cannot have a second name, and on Linux neither can a file of
+// another user that we may not write to (fs.protected_hardlinks). Linux can rename these
+// without replacing a file.
 func (p Entry) Move(to Entry) error {
 	err := p.Link(to)
 	if errors.Is(err, fs.ErrPermission) {
@@ -58,7 +62,8 @@ func (p Entry) Move(to Entry) error {
 	return err
 }
 
-// ID tells whether two looks at a name saw the same content.
+// ID identifies the content of a file. Two equal ones mean that the file has not changed in
+// between.
 type ID struct {
 	Dev   uint64 `json:"dev"`
 	Ino   uint64 `json:"ino"`

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// IDOf returns what tells a file from another one of its name.
+// IDOf returns the ID of a file: size and modification time only.
 func IDOf(info fs.FileInfo) ID {
 	return ID{Size: info.Size(), MTime: info.ModTime().UnixNano()}
 }

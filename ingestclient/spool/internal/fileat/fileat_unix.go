@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IDOf returns what tells a file from another one of its name.
+// IDOf returns the ID of a file: device, inode, size and modification time.
 func IDOf(info fs.FileInfo) ID {
 	id := ID{Size: info.Size(), MTime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -70,7 +70,8 @@ func (p Entry) Exists() bool {
 	return err == nil
 }
 
-// Changed is when the inode was changed last: of a claim's file, when it was claimed.
+// Changed returns when the inode was changed last (ctime). For the file of a claim that is
+// when it was claimed.
 func (p Entry) Changed() time.Time {
 	st, err := p.stat()
 	if err != nil {
@@ -84,6 +85,7 @@ func (p Entry) stat() (st unix.Stat_t, err error) {
 	return st, err
 }
 
+// uninterrupted repeats a call that a signal has interrupted.
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -99,7 +101,7 @@ func linkError(op string, from, to Entry, err error) error {
 	return &os.LinkError{Op: op, Old: from.String(), New: to.String(), Err: err}
 }
 
-// FreeBytes is what an ordinary user may still write below path.
+// FreeBytes returns how many bytes an ordinary user can still write below path.
 func FreeBytes(path string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {

@@ -1,5 +1,15 @@
-// Package journal is the write-ahead log of a spool: what an element may know of each
-// claimed file. It knows no directories but the one it is in.
+// Package journal is the write-ahead log of a spool. Its records say what an element may have
+// of each claimed file. It knows no directory but its own.
+//
+// Invariants:
+//
+//   - When Append has returned nil, the record is on disk (TestGroupCommit).
+//   - A journal that a crash has cut at any byte gives all records before the cut, and is not
+//     damaged (TestTornAtEveryByte).
+//   - A changed byte before the last line is noticed (TestDamageIsNoticed).
+//   - After a failed write, the file has exactly the acknowledged records, or nothing more is
+//     written (TestWriteFailures).
+//   - Compaction keeps the records that count (TestCompaction).
 package journal
 
 import (
@@ -17,8 +27,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// compactFrom is the size in bytes from which a journal is written anew, if
-// most of it is history.
+// compactFrom is the size in bytes from which a journal is written again without the records
+// of claims that have ended.
 const compactFrom = 1 << 20
 
 // FileName is the name of a journal in its directory.
@@ -27,33 +37,28 @@ const FileName = "journal"
 // ErrWrite marks failures of our own disk, which are not the fault of any file.
 var ErrWrite = errors.New("journal not written")
 
-// Journal holds what the element may know of each claimed file. The directories say
-// where a file is; a record without a claim is history.
-//
-// When Append has returned, the record is on disk, together with all records that were
-// waiting, by one write and one fsync. A crash during a write leaves a torn tail, whose
-// records were not acknowledged.
+// Journal has the last record of each claim. The directories of the spool say where a file
+// is. A record without a claim is history.
 type Journal struct {
 	root   *os.Root // the state
 	claims string   // its directory of claims
 
-	mu    sync.Mutex // guards what follows; never held during I/O
-	next  *batch     // collects while the one before is written
-	live  map[string]*Record
+	mu    sync.Mutex         // guards next to fatal; never held during I/O
+	next  *batch             // collects records while the batch before is written
+	live  map[string]*Record // by claim
 	kept  map[string]*Record // by name
 	ids   map[string]*Record // by the URL of an element: whether it keeps our ids
 	fatal error              // after a failed fsync it is unknown what is on disk
 
-	disk  sync.Mutex // held while the file is written; it guards what follows
+	disk  sync.Mutex // held while the file is written; guards the fields below
 	file  *os.File
-	size  int64  // of the complete lines
-	last  uint64 // number of its last line
-	limit int64  // compact from here
+	size  int64  // of the complete lines, in bytes
+	last  uint64 // number of the last line
+	limit int64  // the size from which it is compacted
 }
 
-// batch is the records that share a write.
 type batch struct {
-	recs []*Record
+	recs []*Record // that share a write
 	done chan struct{}
 	err  error // valid once done is closed
 }
@@ -66,8 +71,8 @@ func New(root *os.Root, claims string) *Journal {
 	return &Journal{root: root, claims: claims, next: newBatch(), live: map[string]*Record{}, kept: map[string]*Record{}, ids: map[string]*Record{}}
 }
 
-// Read adds the records of a journal as a crash or a stop has left it. damaged: records
-// that were acknowledged are missing. Nothing is written until Start.
+// Read adds the records of a journal as a crash or a stop has left it. damaged reports that
+// acknowledged records are missing. Nothing is written before Start.
 func (j *Journal) Read(r io.Reader) (damaged bool, err error) {
 	_, damaged, err = readRecords(r, j.apply)
 	return damaged, err
@@ -110,6 +115,7 @@ func (j *Journal) Append(r *Record) error {
 	return b.err
 }
 
+// commit writes a batch, and compacts the journal if it has become too long.
 func (j *Journal) commit(b *batch) {
 	j.disk.Lock()
 	defer j.disk.Unlock()
@@ -133,7 +139,7 @@ func (j *Journal) commit(b *batch) {
 	close(b.done)
 	if j.size >= j.limit && j.Err() == nil {
 		if err := j.compact(); err != nil {
-			j.limit = 2 * j.size // the old file is as good as before, only longer
+			j.limit = 2 * j.size // the old file is still in use, so this is tried again later
 		}
 	}
 }
@@ -151,7 +157,7 @@ func (j *Journal) write(lines []byte) error {
 		return err
 	}
 	if err := j.file.Sync(); err != nil {
-		j.fail(err) // the kernel may have dropped the pages: a later fsync would lie
+		j.fail(err) // the kernel may have dropped the pages, and a later fsync would succeed without them
 		return err
 	}
 	j.size += int64(len(lines))
@@ -175,7 +181,7 @@ func (j *Journal) compact() error {
 	}
 	f, err := j.root.OpenFile(FileName, os.O_RDWR, 0)
 	if err != nil {
-		j.fail(err) // the old file is unlinked: what is written there is lost
+		j.fail(err) // the old file is unlinked, and records in it would be lost
 		return fmt.Errorf("reopening the journal: %w", err)
 	}
 	if j.file != nil {
@@ -261,7 +267,8 @@ func (j *Journal) Assume(r *Record) {
 	j.apply(r)
 }
 
-// Forget drops a claim whose directory is gone. What was kept stays known by name.
+// Forget drops the record of a claim whose directory was removed. The record of a kept file
+// stays, by its name.
 func (j *Journal) Forget(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -297,7 +304,6 @@ func (j *Journal) Stored() []*Record {
 	return out
 }
 
-// KeptFiles returns the identities of the kept files.
 func (j *Journal) KeptFiles() []fileat.ID {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -14,38 +14,39 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
-// maxLine bounds one line of the journal: a path of 4096 bytes, escaped, and the rest.
+// maxLine bounds one line of the journal, in bytes: an escaped path of 4096 bytes and the rest.
 const maxLine = 64 << 10
 
-// Op is what the element may know of a file.
+// Op says what the element may have of a file.
 type Op string
 
-// What a record says.
+// All kinds of records.
 const (
-	OpIntent     Op = "intent"      // an upload may begin: from here on it may be stored
-	OpUnsent     Op = "unsent"      // the attempt ended, and provably stored nothing
-	OpStored     Op = "stored"      // its receipt was verified
-	OpKept       Op = "kept"        // the same, and the source stays: remember it
+	OpIntent     Op = "intent"      // the end of a request may be sent: from here on the file may be stored
+	OpUnsent     Op = "unsent"      // the attempt ended, and it is proved that nothing was stored
+	OpStored     Op = "stored"      // the receipt was verified
+	OpKept       Op = "kept"        // the receipt was verified, and the source stays
 	OpKeepsIDs   Op = "keeps ids"   // a Storage Element, whose URL is the id, stores under the id that it is offered
-	OpIgnoresIDs Op = "ignores ids" // it makes ids itself
-	// The first line of a journal: how many lines were written together with it.
+	OpIgnoresIDs Op = "ignores ids" // a Storage Element makes ids itself
+	// opHead is the first line of a journal. It says how many lines were written with it.
 	opHead Op = "head"
 )
 
 // Record is one line of the journal.
 type Record struct {
 	Op     Op        `json:"op"`
-	ID     string    `json:"id"`                   // of the claim: the directory's name; of an element: its URL
+	ID     string    `json:"id"`                   // of the claim; about an element, its URL
 	Name   string    `json:"name,omitempty"`       // path below the spool's directory
-	Raw    []byte    `json:"name_bytes,omitempty"` // the same, where it is not UTF-8: JSON would change it
+	Raw    []byte    `json:"name_bytes,omitempty"` // the path if it is not UTF-8, which JSON would change
 	File   fileat.ID `json:"file,omitzero"`
 	FileID string    `json:"file_id,omitempty"` // at the element
 	SHA256 string    `json:"sha256,omitempty"`  // lower-case hex
 	Proven []string  `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
-	// Elements is of an intent without Proven: those that may have it, as far as that is known.
+	// Elements is for an intent without Proven: the elements that may have the file, as far
+	// as that is known.
 	Elements []string  `json:"elements,omitempty"`
-	Decided  bool      `json:"decided,omitempty"` // of unsent, stored and kept: about a claim that was aside, which comes back
-	Count    int       `json:"count,omitempty"`   // of a head: the lines behind it that were written with it
+	Decided  bool      `json:"decided,omitempty"` // of unsent, stored and kept: the claim was quarantined, and is resolved
+	Count    int       `json:"count,omitempty"`   // of a head: the number of lines that were written with it
 	N        uint64    `json:"n,omitempty"`       // of the line, from 1; 0 from versions that did not number them
 	At       time.Time `json:"at"`
 }
@@ -65,7 +66,7 @@ func (r *Record) Path() string {
 	return r.Name
 }
 
-// line is the outer form: the checksum is over the bytes of rec as they stand.
+// line is one line of the file. The checksum is over the bytes of rec as they are in it.
 type line struct {
 	CRC string          `json:"crc"` // CRC-32C, eight hex digits
 	Rec json.RawMessage `json:"rec"`
@@ -89,6 +90,7 @@ var (
 	errBadLine = errors.New("not a line of the journal")
 )
 
+// parseLine parses one line. The error does not say what is wrong: a bad line is damage.
 func parseLine(b []byte) (*Record, error) {
 	var l line
 	if err := json.Unmarshal(b, &l); err != nil {
@@ -108,25 +110,25 @@ func parseLine(b []byte) (*Record, error) {
 	return nil, errBadLine
 }
 
-// readRecords calls apply for each complete record, in order. torn: there is a line
-// without its end, or with bytes that never arrived on the disk and read as 0. A crash
-// leaves that of the last write, which was not acknowledged. damaged: there is a record
-// behind a torn line, another line that is no record, or a missing number. Then records
-// that were acknowledged are lost. A last line that is lost completely cannot be told
-// from one that was never written.
+// readRecords calls apply for each complete record, in order.
+//
+// torn reports a line without its end, or with bytes that never reached the disk and read as
+// 0. A crash leaves that of the last write, which was not acknowledged. damaged reports a
+// record after a torn line, another line that is no record, or a missing number: then
+// acknowledged records are lost. If the last line is lost completely, that is not noticed.
 func readRecords(r io.Reader, apply func(*Record)) (torn, damaged bool, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	var order sequence
 	for {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			torn = true // longer than any line of ours; its rest is looked at like a line
+			torn = true // longer than any line of a journal; the rest is read like another line
 			continue
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return torn, damaged, err
 		}
-		// A line without its end was cut, even if what is there would parse.
+		// A line without its end was cut, even if the rest of it can be parsed.
 		zero := bytes.LastIndexByte(b, 0)
 		torn = torn || zero >= 0
 		rec, bad := parseLine(b[zero+1:]) // the end of a line may be missing too
@@ -144,8 +146,11 @@ func readRecords(r io.Reader, apply func(*Record)) (torn, damaged bool, err erro
 	}
 }
 
-// sequence finds missing lines by their numbers. Lines without numbers prove nothing.
-type sequence struct{ last, least uint64 }
+// sequence finds missing lines by their numbers. Old versions wrote lines without numbers.
+type sequence struct {
+	last  uint64 // number of the last line
+	least uint64 // number of the last line that was written with the head
+}
 
 func (q *sequence) follows(r *Record) bool {
 	if r.N == 0 {
