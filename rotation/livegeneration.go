@@ -231,6 +231,6 @@ func (n *liveGeneration) closeIdle(t *Transport) {
 
 func closePools(pools []*pool) {
 	for _, p := range pools {
-		p.close()
+		p.shutdown()
 	}
 }

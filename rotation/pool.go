@@ -247,10 +247,10 @@ func (p *pool) track(raw net.Conn) (*conn, error) {
 	return c, nil
 }
 
-// close closes idle connections as HTTP wants it, and then cuts the rest, whose number it
+// shutdown closes idle connections as HTTP wants it, and then cuts the rest, whose number it
 // returns. The second step is needed even if nothing holds the pool: an HTTP/2 connection
 // whose last stream ends in this moment does not count as idle yet.
-func (p *pool) close() (cut int) {
+func (p *pool) shutdown() (cut int) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()

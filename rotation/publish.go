@@ -297,7 +297,7 @@ func (id *Identity) drains(n *liveGeneration, p *pool) {
 	at := time.Now().Add(id.drain)
 	id.wg.Go(func() {
 		late := wallclock.Until(id.ctx, at, p.drained) && !isClosed(p.drained)
-		cut := p.close()
+		cut := p.shutdown()
 		n.forget(p)
 		if late && cut > 0 {
 			id.forced.Add(uint64(cut))

@@ -196,13 +196,13 @@ func (r *revocations) index(m Material, prev *revocations, now time.Time) error 
 	if r.kept, err = kept.Join(given, r.named, now); err != nil {
 		return err
 	}
-	r.digest = r.digestOf()
+	r.digest = r.refusedDigest()
 	return nil
 }
 
-// digestOf returns a digest in hex of all certificates that are refused, by a list or
+// refusedDigest returns a digest in hex of all certificates that are refused, by a list or
 // because of an earlier one. It is "" if there are none.
-func (r *revocations) digestOf() string {
+func (r *revocations) refusedDigest() string {
 	var refused []string
 	for key, entry := range r.kept.All {
 		refused = append(refused, string(key[:])+entry)

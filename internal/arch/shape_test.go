@@ -43,14 +43,10 @@ var (
 		"ingestclient/spool: Open",
 		"internal/pkitest: Network",
 		"rotation/enroll: Renew",
-		"rotation/enroll: isDenied",
-		"rotation/enroll: keepAccess",
-		"rotation: digestOf",
 	}
 	knownBuiltins = []string{
 		"internal/fattest: mounted.close",
 		"internal/pkitest: socket.close",
-		"rotation: pool.close",
 	}
 )
 

@@ -39,10 +39,10 @@ func skewOf(date, sent, got time.Time) time.Duration {
 // observe is called when a request is sent. The function that it returns is called with the
 // header of the answer, after a success and after a refusal.
 func (s *Source) observe() func(http.Header) {
-	sent := s.wall()
+	sent := s.wallNow()
 	return func(h http.Header) {
 		if date, err := http.ParseTime(h.Get("Date")); err == nil {
-			s.skew.Store(int64(skewOf(date, sent, s.wall())))
+			s.skew.Store(int64(skewOf(date, sent, s.wallNow())))
 		}
 		s.noteHead(h)
 	}
@@ -55,12 +55,12 @@ func (s *Source) offset() time.Duration {
 }
 
 // authority returns the present by the clock of the authority, which dates certificates.
-func (s *Source) authority() time.Time { return s.wall().Add(s.offset()) }
+func (s *Source) authority() time.Time { return s.wallNow().Add(s.offset()) }
 
 // remaining returns how long a certificate with this end is valid, by the clock here or by
 // that of the authority: the shorter time, because either may be wrong.
 func (s *Source) remaining(notAfter time.Time) time.Duration {
-	return min(notAfter.Sub(s.wall()), notAfter.Sub(s.authority()))
+	return min(notAfter.Sub(s.wallNow()), notAfter.Sub(s.authority()))
 }
 
 // validity is the life of a certificate by two clocks.

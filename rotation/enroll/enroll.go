@@ -192,6 +192,6 @@ func (s *Source) lostAccess(path string) {
 	s.cfg.Logger.Warn("owner or group of a renewed file not kept", slog.String("path", path))
 }
 
-// wall returns the present without its monotonic reading: on Linux and macOS the monotonic
+// wallNow returns the present without its monotonic reading: on Linux and macOS the monotonic
 // clock stops while the machine is suspended, and a renewal would come too late.
-func (s *Source) wall() time.Time { return s.now().Round(0) }
+func (s *Source) wallNow() time.Time { return s.now().Round(0) }

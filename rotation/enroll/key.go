@@ -172,7 +172,7 @@ func (p *pendingKeys) keyFor(token secret.String, kind KeyType) (crypto.Signer, 
 // key stays: the answer to an earlier one may have been lost.
 func (p *pendingKeys) onAnswer(outcome error) error {
 	denial, ok := errors.AsType[*Error](outcome)
-	drop := p.fresh && ok && denial.isDenied()
+	drop := p.fresh && ok && denial.refusesCaller()
 	p.fresh = false
 	if !drop {
 		return nil

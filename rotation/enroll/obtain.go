@@ -45,7 +45,7 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	}
 	i, err := s.enrol(ctx, old)
 	if err == nil {
-		err = i.carryOver(old, s.wall())
+		err = i.carryOver(old, s.wallNow())
 	}
 	if err != nil {
 		return rotation.Material{}, err
@@ -99,7 +99,7 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
-	if !due(old, s.wall()) {
+	if !due(old, s.wallNow()) {
 		return old.material(), false, nil
 	}
 	m, err := s.renewStored(ctx, old)
@@ -120,7 +120,7 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if err := i.carryOver(old, s.wall()); err != nil {
+	if err := i.carryOver(old, s.wallNow()); err != nil {
 		return rotation.Material{}, err
 	}
 	if roots, err := s.bundle(ctx, i.roots); err == nil {
@@ -130,7 +130,7 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	}
 	got, err := s.fetchLists(ctx, i.roots, "")
 	if err == nil {
-		i.lists, i.kept, err = i.succession(got, s.wall())
+		i.lists, i.kept, err = i.succession(got, s.wallNow())
 	}
 	if err != nil && !isUnsupported(err) {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
@@ -244,7 +244,7 @@ func (s *Source) signWithToken(ctx context.Context, want tokenOrder, roots []*x5
 		return nil, err
 	}
 	i := &identity{chain: chain, key: key, roots: roots, byToken: true}
-	if err := i.verify(s.wall()); err != nil {
+	if err := i.verify(s.wallNow()); err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
 	return i, nil
@@ -288,7 +288,7 @@ func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x
 // so cur may have expired by a clock that is not known here.
 func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	var refused error
-	if end := cur.leaf().NotAfter; s.wall().Before(end) || s.authority().Before(end) {
+	if end := cur.leaf().NotAfter; s.wallNow().Before(end) || s.authority().Before(end) {
 		i, err := s.rekey(ctx, cur)
 		if !isDenied(err) { // err may be nil
 			return i, err
@@ -343,7 +343,7 @@ func (s *Source) newRekey(cur *identity) (crypto.Signer, []byte, error) {
 // cur, and verifies it.
 func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Certificate, key crypto.Signer) (_ *identity, err error) {
 	i := &identity{chain: chain, key: key, roots: cur.roots}
-	if i.verify(s.wall()) == nil {
+	if i.verify(s.wallNow()) == nil {
 		i.roots = nil // carryOver sets them: the bundle may have been refreshed meanwhile
 		return i, nil
 	}
@@ -351,7 +351,7 @@ func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Cer
 	if i.roots, err = s.bundle(ctx, cur.roots); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: its chain does not end at a known root: %w", err)
 	}
-	if err := i.verify(s.wall()); err != nil {
+	if err := i.verify(s.wallNow()); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
 	return i, nil

@@ -47,7 +47,7 @@ func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*i
 	}
 	end := cur.leaf().NotAfter
 	refused = fmt.Errorf("%w at %s, with %s; trusted here are %s: %w", ErrOtherAuthority, s.cfg.URL, servedRoots(refused), describe(cur.roots), refused)
-	if s.wall().Before(end) {
+	if s.wallNow().Before(end) {
 		return nil, fmt.Errorf("the certificate is valid until %s and given up for no token; to enrol anew, stop this service, use artstore-pki issue --out with this directory, and start it: %w",
 			end.UTC().Format(time.RFC3339), refused)
 	}

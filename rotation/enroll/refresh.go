@@ -12,7 +12,7 @@ import (
 // onFetched takes the result of bundle. A changed bundle is published at once, with the same
 // certificate: peers may already have certificates under a new root.
 func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
-	now := a.wall()
+	now := a.wallNow()
 	err, changed := r.err, false
 	if err == nil && stepapi.TrustDigest(r.value) != stepapi.TrustDigest(a.cur.roots) {
 		changed = true
@@ -55,7 +55,7 @@ func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Ce
 // onListed takes the result of fetchLists. Lists with a newer signature only are published
 // too, because package rotation checks their age.
 func (a *agent) onListed(ctx context.Context, r result[fetchedLists]) {
-	now, err := a.wall(), r.err
+	now, err := a.wallNow(), r.err
 	if isUnsupported(err) {
 		a.noLists(ctx)
 		err, r.value = nil, fetchedLists{}
@@ -113,7 +113,7 @@ func (a *agent) changeLists(ctx context.Context, got fetchedLists, now time.Time
 // lists. If that certificate has expired, the gate would refuse i: then the successor takes
 // bundle and lists over.
 func (a *agent) republish(i *identity) error {
-	if a.wall().Before(i.leaf().NotAfter) {
+	if a.wallNow().Before(i.leaf().NotAfter) {
 		if err := a.publish(i); err != nil {
 			return err
 		}

@@ -43,9 +43,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: the authority answered %d: %s", e.operation, e.Status, e.Message)
 }
 
-// isDenied reports whether the authority refused the caller (401 or 403). To repeat the
+// refusesCaller reports whether the authority refused the caller (401 or 403). To repeat the
 // request soon is then of no use.
-func (e *Error) isDenied() bool {
+func (e *Error) refusesCaller() bool {
 	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
@@ -205,7 +205,7 @@ func retryAfter(h http.Header) time.Duration {
 // alert in the handshake: a server with crypto/tls refuses certificates so.
 func isDenied(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.isDenied()
+		return e.refusesCaller()
 	}
 	return tlsalert.Text(err) != ""
 }

@@ -19,7 +19,7 @@ func (a *agent) run(ctx context.Context) error {
 		a.lists.join()
 	}()
 	for {
-		now := a.wall()
+		now := a.wallNow()
 		a.begin(ctx, now)
 		a.report()
 		timer := time.NewTimer(a.sleep(now))
@@ -103,7 +103,7 @@ func (s *Source) enrolRefused(ctx context.Context, cur *identity, refused error)
 // onRenewed takes the result of replace. After any failure, a full disk or a refusal by the
 // gate included, the identity in effect stays and another attempt is planned.
 func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
-	now, err := a.wall(), r.err
+	now, err := a.wallNow(), r.err
 	if err == nil {
 		err = r.value.carryOver(a.cur, now)
 	}
@@ -154,7 +154,7 @@ func (a *agent) publish(i *identity) error {
 
 // install makes i, which is published, the current identity and plans its renewal.
 func (a *agent) install(ctx context.Context, i *identity, received, issued time.Time) {
-	now := a.wall()
+	now := a.wallNow()
 	a.cur, a.received, a.issued, a.kept, a.renewalPoint = i, received, issued, i, a.random()
 	a.listHolder.Store(i)
 	if i.newAuthority {
@@ -192,7 +192,7 @@ func (a *agent) compareClocks(ctx context.Context) {
 	}
 	a.assumed = skew
 	if !a.leaf.running && a.leaf.failures == 0 {
-		a.plan(a.wall())
+		a.plan(a.wallNow())
 	}
 	if (skew - a.lastLoggedSkew).Abs() <= minLoggedSkew {
 		return

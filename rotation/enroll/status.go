@@ -47,7 +47,7 @@ func (s *Source) Status() Status {
 // revocation list should have been replaced by now, because revoked peers may be admitted
 // then.
 func (s *Source) Check() error {
-	st, now := s.Status(), s.wall()
+	st, now := s.Status(), s.wallNow()
 	switch {
 	case st.Serial == "":
 		return errors.New("checking enrolment: no certificate was obtained yet")

@@ -256,7 +256,7 @@ func (s *store) writeGeneration(i *identity, before string) (string, error) {
 		err = errors.Join(err, durable.WriteNew(filepath.Join(dir, keptName), kept, durable.Private))
 	}
 	if err == nil && before != "" {
-		err = s.keepAccess(before, filepath.Base(dir))
+		err = s.keepAccessOf(before, filepath.Base(dir))
 	}
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
@@ -264,10 +264,10 @@ func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	return filepath.Base(dir), nil
 }
 
-// keepAccess gives the files of generation gen owner, group and mode of those of the
+// keepAccessOf gives the files of generation gen owner, group and mode of those of the
 // generation before. crl.pem gets those of ca.crt and crl.kept those of tls.key, because
 // they may be new.
-func (s *store) keepAccess(before, gen string) error {
+func (s *store) keepAccessOf(before, gen string) error {
 	root, err := os.OpenRoot(s.dir)
 	if err != nil {
 		return err

@@ -74,7 +74,7 @@ func (a *agent) start(ctx context.Context) error {
 	}
 	a.listHolder.Store(stored)
 	before := stored // its successor takes over the revoked certificates that it knows
-	if stored != nil && !a.wall().Before(stored.leaf().NotAfter) {
+	if stored != nil && !a.wallNow().Before(stored.leaf().NotAfter) {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate has expired", logAttrs(stored, nil)...)
 		over, stored = stored, nil
 	}
@@ -102,7 +102,7 @@ func (a *agent) start(ctx context.Context) error {
 		}
 		a.failed++
 		r := retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: isDenied(err)}
-		a.notBefore = a.wall().Add(r.delay(a.random()))
+		a.notBefore = a.wallNow().Add(r.delay(a.random()))
 		a.leaf.failures, a.leaf.err, a.leaf.at = a.failed, err, a.notBefore
 		a.report()
 		if !isTemporary(err) {
@@ -125,7 +125,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 		i, err = a.enrol(ctx, before)
 	}
 	if err == nil {
-		err = i.carryOver(before, a.wall())
+		err = i.carryOver(before, a.wallNow())
 	}
 	if err == nil {
 		err = a.publish(i)
@@ -135,7 +135,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	}
 	a.failed = 0
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", logAttrs(i, nil)...)
-	a.install(ctx, i, a.wall(), a.authority())
+	a.install(ctx, i, a.wallNow(), a.authority())
 	a.recordOrigin(ctx, i)
 	return nil
 }
@@ -143,7 +143,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 // pause waits until notBefore, which the last failed attempt has set, maybe in an earlier
 // call of Watch.
 func (s *Source) pause(ctx context.Context) error {
-	wait := s.notBefore.Sub(s.wall())
+	wait := s.notBefore.Sub(s.wallNow())
 	if s.failed == 0 || wait <= 0 || wait > 2*maxAsked { // longer than any pause: the clock was set back
 		return nil
 	}
