@@ -80,8 +80,9 @@ func wantClosed(t *testing.T, from, to string) {
 	}
 }
 
-// While an address is at its cap, a further connection of it is closed at once and
-// another address is answered. It is served again as soon as it has room.
+// TestOneAddressAtItsCap expects that a further connection of an address at its cap is
+// closed at once, that another address is answered, and that the first is served again
+// as soon as it has room.
 func TestOneAddressAtItsCap(t *testing.T) {
 	const most = 4
 	var refused atomic.Int32
@@ -118,8 +119,8 @@ func TestOneAddressAtItsCap(t *testing.T) {
 	awaitAnswer(t, attacker, addr)
 }
 
-// A connection counts before it has said anything, and a slot is given back once,
-// however often it is closed.
+// TestCapCountsSilentConnections expects that a connection counts before it has sent
+// anything, and that its place is returned once, however often it is closed.
 func TestCapCountsSilentConnections(t *testing.T) {
 	addr, _ := serve(t, httpserver.Config{Conns: caps(16, 2), Handler: http.NotFoundHandler()})
 	silent := []net.Conn{dial(t, attacker, addr), dial(t, attacker, addr)}
@@ -133,7 +134,7 @@ func TestCapCountsSilentConnections(t *testing.T) {
 	wantClosed(t, attacker, addr)
 }
 
-// The caps are asked for at each connection, so a reload changes them.
+// TestCapsChange expects that changed caps count for the next connection.
 func TestCapsChange(t *testing.T) {
 	var most atomic.Int32
 	most.Store(1)
@@ -152,7 +153,8 @@ func TestCapsChange(t *testing.T) {
 	}
 }
 
-// Many connections at once: what is open never exceeds a cap, and nothing leaks.
+// TestCapsUnderConcurrency opens many connections at once: the open ones never exceed a
+// cap, and no place is lost.
 func TestCapsUnderConcurrency(t *testing.T) {
 	const total, per = 6, 4
 	var open, most atomic.Int32

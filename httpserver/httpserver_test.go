@@ -58,8 +58,8 @@ func get(t *testing.T, url string) (string, error) {
 	return string(b), err
 }
 
-// A request in flight when the server is told to stop gets its answer, and
-// nobody else gets in.
+// TestDrainLetsInFlightFinish expects that a request under way gets its answer after the
+// end of ctx, and that no new connection is accepted.
 func TestDrainLetsInFlightFinish(t *testing.T) {
 	started, release := make(chan struct{}), make(chan struct{})
 	addr, stop := serve(t, httpserver.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -96,7 +96,8 @@ func TestDrainLetsInFlightFinish(t *testing.T) {
 	}
 }
 
-// Who does not finish within Drain is cut, and Serve says so.
+// TestCutAfterDrain expects that a request that takes longer than Drain is cut, and that
+// Serve says so.
 func TestCutAfterDrain(t *testing.T) {
 	started := make(chan struct{})
 	gone := make(chan struct{})
@@ -145,7 +146,8 @@ func caps(total, perAddress int) func() httpserver.Conns {
 	return func() httpserver.Conns { return httpserver.Conns{Total: total, PerAddress: perAddress} }
 }
 
-// The connection above Total waits until one of the others is closed.
+// TestTotalConns expects that a connection above Total waits until another one is
+// closed.
 func TestTotalConns(t *testing.T) {
 	entered := make(chan string, 3)
 	release := make(chan struct{})
@@ -214,7 +216,7 @@ func TestServesTLS(t *testing.T) {
 	}
 }
 
-// A body that takes longer than BodyTimeout ends; without it there is no bound.
+// TestBodyTimeout expects that a body that takes longer than BodyTimeout ends.
 func TestBodyTimeout(t *testing.T) {
 	read := make(chan error, 1)
 	addr, _ := serve(t, httpserver.Config{BodyTimeout: 20 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -191,8 +191,9 @@ func (p *peer) open() bool {
 	}
 }
 
-// A peer that grants no window has its streams reset within a minute, and its
-// handlers return. Another connection is answered meanwhile.
+// TestStreamsWithoutWindowEnd expects that the streams of a peer that grants no window
+// are reset within a minute, that their handlers return, and that another connection is
+// answered meanwhile.
 func TestStreamsWithoutWindowEnd(t *testing.T) {
 	var running atomic.Int32
 	handler := func(w http.ResponseWriter, _ *http.Request) {
@@ -237,8 +238,9 @@ func TestStreamsWithoutWindowEnd(t *testing.T) {
 	})
 }
 
-// An address has a cap of open requests over all its connections. A request is open
-// until its answer is sent, although its handler has returned.
+// TestOpenRequestsOfOneAddress expects a cap on the open requests of an address over all
+// its connections. A request is open until its answer is sent, even if its handler has
+// returned.
 func TestOpenRequestsOfOneAddress(t *testing.T) {
 	const most = 2 * perAddress
 	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") }
@@ -281,8 +283,8 @@ func TestOpenRequestsOfOneAddress(t *testing.T) {
 	})
 }
 
-// An answer that was written whole into net/http's buffer stalls after its handler
-// returned, and ends all the same.
+// TestSmallAnswerWithoutWindowEnds expects that an answer that waits in the buffer of
+// net/http after its handler has returned is reset too.
 func TestSmallAnswerWithoutWindowEnds(t *testing.T) {
 	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") }
 	inBubble(t, handler, func(t *testing.T, m *inMemory) {
@@ -296,7 +298,8 @@ func TestSmallAnswerWithoutWindowEnds(t *testing.T) {
 	})
 }
 
-// A peer that does not even read from its connection loses it.
+// TestDeafConnectionEnds expects that a connection is closed if its peer does not read
+// from it.
 func TestDeafConnectionEnds(t *testing.T) {
 	var gone chan struct{}
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -317,8 +320,8 @@ func TestDeafConnectionEnds(t *testing.T) {
 	})
 }
 
-// A request whose body never comes ends, and an address may have as many of them
-// as connections.
+// TestParkedBodies expects that a request whose body does not come ends, and that an
+// address may have as many of them as connections.
 func TestParkedBodies(t *testing.T) {
 	var waiting atomic.Int32
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -370,7 +373,8 @@ func TestParkedBodies(t *testing.T) {
 	})
 }
 
-// A body that has arrived does not count, however long its handler takes.
+// TestArrivedBodiesDoNotCount expects that a body that has arrived does not count,
+// however long its handler takes.
 func TestArrivedBodiesDoNotCount(t *testing.T) {
 	var release chan struct{}
 	handler := func(_ http.ResponseWriter, r *http.Request) {
@@ -396,7 +400,8 @@ func TestArrivedBodiesDoNotCount(t *testing.T) {
 	})
 }
 
-// A large answer goes on while its peer takes some of it, and ends when it takes nothing.
+// TestPaced expects that a large answer goes on while its peer takes some of it, and
+// ends when the peer takes nothing.
 func TestPaced(t *testing.T) {
 	const size, within = 1 << 20, 20 * time.Second
 	var wrote atomic.Int64
@@ -428,7 +433,8 @@ func TestPaced(t *testing.T) {
 	})
 }
 
-// A connection without requests is asked to go after its idle time.
+// TestIdleConnectionEnds expects that a connection without requests is closed after its
+// idle time.
 func TestIdleConnectionEnds(t *testing.T) {
 	inBubble(t, func(http.ResponseWriter, *http.Request) {}, func(t *testing.T, m *inMemory) {
 		p := m.connect(t, honest, 1<<20)

@@ -13,8 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// The token that is handed out is the one that uploads use: one fetch for all,
-// with what it is bound to, and never printed.
+// TestAccessTokenIsTheCachedOne expects the token that uploads use, with one request for
+// all, with what it is bound to, and never printed.
 func TestAccessTokenIsTheCachedOne(t *testing.T) {
 	w := newServers(t, nil)
 	first, err := w.c.AccessToken(t.Context())
@@ -39,7 +39,8 @@ func TestAccessTokenIsTheCachedOne(t *testing.T) {
 	}
 }
 
-// A rejected token is replaced once; a late rejection of an older one costs nothing.
+// TestRejectedAccessToken expects that a rejected token is replaced once, and that a
+// late rejection of an older one changes nothing.
 func TestRejectedAccessToken(t *testing.T) {
 	w := newServers(t, nil)
 	old, err := w.c.AccessToken(t.Context())
@@ -64,7 +65,8 @@ func TestRejectedAccessToken(t *testing.T) {
 	}
 }
 
-// Opaque tokens say nothing about a certificate, and unbound ones say that there is none.
+// TestAccessTokenWithoutBinding expects what is known of an opaque token and of an
+// unbound one.
 func TestAccessTokenWithoutBinding(t *testing.T) {
 	for name, c := range map[string]struct {
 		token  string
@@ -90,7 +92,8 @@ func TestAccessTokenWithoutBinding(t *testing.T) {
 	}
 }
 
-// Errors are those of uploads: what the endpoint said, the caller's deadline, a closed client.
+// TestAccessTokenErrors expects the errors of uploads: of the endpoint, of the deadline
+// of the caller, of a closed client.
 func TestAccessTokenErrors(t *testing.T) {
 	w := newServers(t, func(cfg *ingestclient.Config) { cfg.ClientSecret = fixedSecret("wrong") })
 	if _, err := w.c.AccessToken(t.Context()); !errors.Is(err, ingestclient.ErrCredentials) {

@@ -39,7 +39,8 @@ func TestThousandColdCallers(t *testing.T) {
 	})
 }
 
-// Down for a minute with 100 callers in a loop; then it is back.
+// TestOutageAndRecovery takes the endpoint away for a minute, with 100 callers in a
+// loop.
 func TestOutageAndRecovery(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -191,7 +192,8 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 		st.Uploads, st.Swaps, st.Rejected, st.UploadErrors, st.Retries, st.TokenFetches, rotations)
 }
 
-// An element that reads nothing, or a byte a second, at first; the file is whole afterwards.
+// TestUnwillingElementIsLeftAndTheFileIsWhole uses an element that at first reads
+// nothing, or a byte a second. The stored file is whole.
 func TestUnwillingElementIsLeftAndTheFileIsWhole(t *testing.T) {
 	for name, tc := range map[string]struct {
 		slow slowTransport

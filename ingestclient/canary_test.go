@@ -21,8 +21,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Both servers echo everything they are told, in every place an answer has, and
-// every value the package hands out is printed with every verb.
+// TestCanary lets both servers repeat everything that they get, in every part of an
+// answer, and prints every value of the package with every verb. No secret is in the
+// output.
 func TestCanary(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -76,7 +76,8 @@ func TestTLSClientAuth(t *testing.T) {
 	}
 }
 
-// A wrong clock of ours costs one refusal: the next assertion is dated by the endpoint's.
+// TestAssertionIsDatedByTheEndpoint expects that a wrong clock here causes one refusal:
+// the next assertion has the dates of the endpoint's clock.
 func TestAssertionIsDatedByTheEndpoint(t *testing.T) {
 	for _, off := range []time.Duration{-time.Hour, time.Hour} {
 		t.Run(off.String(), func(t *testing.T) {
@@ -105,7 +106,7 @@ func TestAssertionIsDatedByTheEndpoint(t *testing.T) {
 	}
 }
 
-// What TestNewSecretEndsTheWait shows of secrets holds for keys and their ids.
+// TestNewKeyEndsTheWait is TestNewSecretEndsTheWait for keys and their ids.
 func TestNewKeyEndsTheWait(t *testing.T) {
 	_, ed, _ := ed25519.GenerateKey(rand.Reader)
 	first := newKey(t)

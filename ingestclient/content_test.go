@@ -24,8 +24,7 @@ type claimed struct {
 func (c claimed) Name() string                        { return "f" }
 func (c claimed) Open() (io.ReadCloser, int64, error) { return io.NopCloser(c.r), c.size, nil }
 
-// Content that has not the size it claims is never stored, whatever it is made
-// of; content that has is.
+// TestSizes expects that content is stored only if it has the size that it claims.
 func TestSizes(t *testing.T) {
 	const said = 5
 	path := filepath.Join(t.TempDir(), "f")
@@ -117,7 +116,7 @@ func (c changing) Open() (io.ReadCloser, int64, error) {
 	return r, size, err
 }
 
-// A reader is read from its begin by each attempt.
+// TestReaderIsReadAgain expects that each attempt reads from the begin.
 func TestReaderIsReadAgain(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{})
 	c, err := ingestclient.New(s.Config(), s.Identity)
@@ -133,8 +132,8 @@ func TestReaderIsReadAgain(t *testing.T) {
 	}
 }
 
-// Every byte, wherever it stands in a name, reaches both kinds of element; what
-// a header cannot carry arrives percent-encoded.
+// TestNamesOfEveryByte expects that names with any byte reach both kinds of element,
+// percent-encoded where a header cannot have them.
 func TestNamesOfEveryByte(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -173,7 +172,7 @@ func TestNamesOfEveryByte(t *testing.T) {
 	}
 }
 
-// What is valid UTF-8 is sent as it is.
+// TestNamesInOtherScripts expects that valid UTF-8 is sent unchanged.
 func TestNamesInOtherScripts(t *testing.T) {
 	for _, name := range []string{"отчёт.pdf", "日本語", "é", "a b;c=d, e'f", "100%25", "\u0085\u2028"} {
 		if got := ingestclient.CleanName("/dir/" + name); got != name {

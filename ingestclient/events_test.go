@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// An observer must not block, so it may hand the event on: what it was told is
-// read at any time, and nobody changes it any more.
+// TestEventsAreNotChanged expects that an error that an observer got is never changed
+// afterwards.
 func TestEventsAreNotChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reading sync.WaitGroup

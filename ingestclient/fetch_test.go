@@ -123,7 +123,8 @@ func TestTokenRefusals(t *testing.T) {
 	}
 }
 
-// A server that answers in something else than HTTP must not get its words into an error.
+// TestGarbageIsNotQuoted expects that an error has no text of a server that does not
+// answer in HTTP.
 func TestGarbageIsNotQuoted(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, _ := w.(http.Hijacker).Hijack()

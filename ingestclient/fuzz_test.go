@@ -12,9 +12,9 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Contract: whatever the endpoint answers, the result is either an error that
-// quotes nothing of the body, or a token that fits into one header line, with a
-// life of 0 (not said) or between a millisecond and a day.
+// FuzzTokenAnswer expects an error that quotes nothing of the answer, or a token that
+// fits into one line of a header, with a life of 0 (unknown) or between a millisecond
+// and a day.
 func FuzzTokenAnswer(f *testing.F) {
 	for _, s := range []string{
 		`{"access_token":"a.b.c","token_type":"Bearer","expires_in":300}`, `{"access_token":"x","expires_in":"1e9"}`,
@@ -48,8 +48,8 @@ func FuzzTokenAnswer(f *testing.F) {
 
 var tokenLike = regexp.MustCompile(`[0-9A-Za-z_.~+/=-]{40,}`)
 
-// Contract: any bytes give a code of at most 64 plain characters and a message
-// of at most 200 printable ones in valid UTF-8, neither with anything as long as a token.
+// FuzzErrorBody expects a code of at most 64 plain characters and a message of at most
+// 200 printable ones in valid UTF-8, neither with text as long as a token.
 func FuzzErrorBody(f *testing.F) {
 	for _, s := range []string{
 		`{"detail":"x"}`, `{"detail":[{"msg":"y","input":"secret"}]}`, `{"detail":{"error":"a","message":"b"}}`,
@@ -73,8 +73,9 @@ func FuzzErrorBody(f *testing.F) {
 
 var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Contract: an answer without error has an id that is one path element, a size
-// of -1 or more and a checksum that is empty or 64 lower-case hex digits.
+// FuzzUploadAnswer expects that an answer without error has an id that is one element of
+// a path, a size of -1 or more, and a checksum that is empty or has 64 lower-case hex
+// digits.
 func FuzzUploadAnswer(f *testing.F) {
 	sum := strings.Repeat("0a", 32)
 	for _, s := range []string{
@@ -97,8 +98,9 @@ func FuzzUploadAnswer(f *testing.F) {
 	})
 }
 
-// Contract: a page without error has a total of 0 or more, and each of its files
-// an id that is one path element, a size of 0 or more and a whole checksum.
+// FuzzFileList expects that a page without error has a total of 0 or more, and that each
+// of its files has an id that is one element of a path, a size of 0 or more and a whole
+// checksum.
 func FuzzFileList(f *testing.F) {
 	sum := strings.Repeat("0a", 32)
 	for _, s := range []string{
@@ -124,7 +126,7 @@ func FuzzFileList(f *testing.F) {
 	})
 }
 
-// Contract: a file name never ends its quoted header value or its line.
+// FuzzFileName expects that a file name never ends its quoted value or its line.
 func FuzzFileName(f *testing.F) {
 	for _, s := range []string{"a.bin", "a\"b", "a\r\nb", "dir/a", "\xff\x00", ""} {
 		f.Add(s)

@@ -52,7 +52,8 @@ func TestBoundTokenIsFetchedBeforeTheSwitch(t *testing.T) {
 	})
 }
 
-// What started with the old pair ends with it, however long that takes.
+// TestRequestInFlightKeepsItsPair expects that a request ends with the credential with
+// which it began, however long that takes.
 func TestRequestInFlightKeepsItsPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -134,8 +135,9 @@ func TestWrongBindingIsAnErrorOfTheFetch(t *testing.T) {
 	})
 }
 
-// The old pair serves and refreshes itself while the endpoint refuses the new
-// certificate; when the old certificate ends, there is nothing left to wait for.
+// TestFailedTakeoverKeepsTheOldPairWhileItsCertificateLives expects that the old
+// credential is used and refreshed while the endpoint refuses the new certificate, and
+// that the client moves when the old certificate ends.
 func TestFailedTakeoverKeepsTheOldPairWhileItsCertificateLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{life: "60", token: boundTo}
@@ -175,7 +177,8 @@ func TestFailedTakeoverKeepsTheOldPairWhileItsCertificateLives(t *testing.T) {
 	})
 }
 
-// A newer certificate ends the backoff of the one before.
+// TestNextRotationEndsTheWait expects that a newer certificate ends the pause of the one
+// before.
 func TestNextRotationEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{token: boundTo}
@@ -199,8 +202,9 @@ func TestNextRotationEndsTheWait(t *testing.T) {
 	})
 }
 
-// A rotation a minute for a day, bound tokens, requests all the time: every
-// request carries the token of its own certificate, one fetch per rotation.
+// TestDayOfRotations rotates each minute for a day, with bound tokens and requests all
+// the time. Every request has the token of its own certificate, and each rotation costs
+// one token request.
 func TestDayOfRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{token: boundTo, life: "300", latency: 100 * time.Millisecond}

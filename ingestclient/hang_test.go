@@ -52,8 +52,9 @@ func hung(t *testing.T, then func(net.Conn)) string {
 	return "https://" + ln.Addr().String()
 }
 
-// An element that hangs or resets ends no upload: the next one is asked at once,
-// and without a next one the attempt is repeated. Only the caller ends it.
+// TestHangingElements expects that an element that hangs or resets ends no upload: the
+// next element is tried at once, and without another one the attempt is repeated. Only
+// the caller ends it.
 func TestHangingElements(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -210,8 +211,9 @@ func (r *relay) stop(stopped bool) {
 	r.moving.Broadcast()
 }
 
-// An element that stops while connections to it are open costs no file either:
-// nothing of a file goes out before it has answered. When it goes on, it is used again.
+// TestElementStopsBetweenUploads stops an element while connections to it are open. No
+// file is lost, because no byte of a file is sent before the element has answered. When
+// it goes on, it is used again.
 func TestElementStopsBetweenUploads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -30,7 +30,8 @@ func filesOf(t *testing.T, c *ingestclient.Client, url string) (seen map[string]
 	return seen, last, nil
 }
 
-// Both kinds of element are listed to their end, over several pages of the Python one.
+// TestFilesOfRealElements lists both kinds of element to the end, over several pages of
+// the Python one.
 func TestFilesOfRealElements(t *testing.T) {
 	for dialect, n := range map[string]int{"python": 205, "go": 3} {
 		t.Run(dialect, func(t *testing.T) {
@@ -79,7 +80,7 @@ func TestFilesOfRealElements(t *testing.T) {
 	}
 }
 
-// An element that cannot be listed is an error, and what was seen is no answer.
+// TestFilesOfElementsThatFail expects an error for an element that cannot be listed.
 func TestFilesOfElementsThatFail(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{})
 	cfg := s.Config()
@@ -143,8 +144,8 @@ func (l *pagedList) answer(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// A list that ends well has each file that was there all the time, whatever is
-// stored and removed between its pages.
+// TestFilesWhileTheListChanges expects that a list without error has each file that was
+// there all the time, whatever is stored and removed between its pages.
 func TestFilesWhileTheListChanges(t *testing.T) {
 	w := newServers(t, nil)
 	for seed := range uint64(40) {
@@ -182,7 +183,8 @@ func TestFilesWhileTheListChanges(t *testing.T) {
 	}
 }
 
-// Removals that move the list are noticed, and after a few of them it ends with an error.
+// TestFilesOfAListThatShrinks expects that removals that move the list are noticed, and
+// that the list ends with an error after a few of them.
 func TestFilesOfAListThatShrinks(t *testing.T) {
 	w := newServers(t, nil)
 	for removals, good := range map[int]bool{1: true, 1000: false} {
@@ -204,7 +206,8 @@ func TestFilesOfAListThatShrinks(t *testing.T) {
 	}
 }
 
-// What could hide a file is an error, never an end.
+// TestFilesOfAnswersThatAreNoList expects an error for each answer that could hide a
+// file.
 func TestFilesOfAnswersThatAreNoList(t *testing.T) {
 	w := newServers(t, nil)
 	for _, body := range []string{
@@ -218,7 +221,8 @@ func TestFilesOfAnswersThatAreNoList(t *testing.T) {
 	}
 }
 
-// Times of a list are moved by what the element's clock differs.
+// TestFilesOfAnElementWithAnotherClock expects that the times of a list are corrected by
+// the difference of the element's clock.
 func TestFilesOfAnElementWithAnotherClock(t *testing.T) {
 	w := newServers(t, nil)
 	for ahead, moved := range map[time.Duration]bool{0: false, time.Second: false, -time.Hour: true, 48 * time.Hour: true} {

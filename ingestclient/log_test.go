@@ -13,7 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
-// What an operator reads, over a life with a rotation, a refusal and an outage.
+// TestLogLines expects the lines for an operator, over a run with a rotation, a refusal
+// and an outage.
 func TestLogLines(t *testing.T) {
 	w := newServers(t, nil)
 	out := &logtest.Buffer{}
@@ -68,8 +69,8 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-// An outage of the token endpoint or of an element is one line when it begins
-// and one when it ends, however many files wait for it.
+// TestOneLineForAnOutage expects that an outage of the token endpoint or of an element
+// is one line at its begin and one at its end, however many files wait for it.
 func TestOneLineForAnOutage(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cut        func(f *fakeElements, down bool)

@@ -234,7 +234,8 @@ func TestErrorTexts(t *testing.T) {
 	}
 }
 
-// What Defaults says is what a field of 0 does, field by field; and nothing else is filled in.
+// TestDefaultsAreWhatZeroMeans compares Defaults with what a field of 0 does, for each
+// field.
 func TestDefaultsAreWhatZeroMeans(t *testing.T) {
 	cfg, defaults := config(), reflect.ValueOf(ingestclient.Defaults())
 	filled, given := reflect.ValueOf(ingestclient.Filled(cfg)), reflect.ValueOf(cfg)

@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 )
 
-// Both kinds of element let themselves be asked, say what is in the way, and
-// have nothing more stored than before.
+// TestProbeOfRealElements expects that both kinds of element answer a probe with what is
+// wrong, and store nothing.
 func TestProbeOfRealElements(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -95,7 +95,7 @@ func (a answers) of(req *http.Request, token string) (status int, body string) {
 	return status, body
 }
 
-// Each answer to each question means what it says.
+// TestProbeAnswers expects the meaning of each answer to each question.
 func TestProbeAnswers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		answers
@@ -157,8 +157,8 @@ func TestProbeGoesNowhereElse(t *testing.T) {
 	}
 }
 
-// Elements come in the order of uploads: one that was set aside goes last until
-// a probe finds it well.
+// TestElementsInTheOrderOfUploads expects that an avoided element comes last until a
+// probe succeeds.
 func TestElementsInTheOrderOfUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeElements{status: map[string]int{"a": -1}}
@@ -211,8 +211,8 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 	}
 }
 
-// A list that is old is renewed in the background, while its elements are
-// returned and used.
+// TestElementsWhileTheirListIsRenewed expects that an old list is read again in the
+// background, while its elements are used.
 func TestElementsWhileTheirListIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity((&fakeElements{}).generation(1)))
@@ -227,8 +227,8 @@ func TestElementsWhileTheirListIsRenewed(t *testing.T) {
 	})
 }
 
-// A 401 that a clock explains names the clock, at a probe and at an upload; one
-// that it does not explain names none.
+// TestRejectedByAClock expects that a 401 that a wrong clock explains says which clock,
+// for a probe and for an upload, and that any other 401 does not.
 func TestRejectedByAClock(t *testing.T) {
 	for name, tc := range map[string]struct {
 		issuer, element time.Duration // ahead of ours
@@ -291,7 +291,8 @@ func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	return reply(r, status, "", h), nil
 }
 
-// Claims of other types than a date's are no dates, and hide no binding.
+// TestDatesOfAnyType expects that claims of a wrong type count as no dates and do not
+// hide the binding.
 func TestDatesOfAnyType(t *testing.T) {
 	for _, claims := range []string{
 		`"iat":"yesterday","nbf":{},"exp":[]`, `"iat":-5,"nbf":1e300,"exp":null`, `"iat":true,"nbf":0.5,"exp":1e-9`,
@@ -303,7 +304,7 @@ func TestDatesOfAnyType(t *testing.T) {
 	}
 }
 
-// A probe ends with its caller's patience.
+// TestProbeEndsWithItsCaller expects that a probe ends with the context of its caller.
 func TestProbeEndsWithItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{latency: time.Hour}

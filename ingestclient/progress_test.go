@@ -129,7 +129,8 @@ func TestCallersDeadlineEndsAnUpload(t *testing.T) {
 	})
 }
 
-// A pause that outlasts the caller's deadline is not begun.
+// TestNoSleepBeyondTheDeadline expects that a pause that would end after the deadline of
+// the caller does not begin.
 func TestNoSleepBeyondTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{status: 429, header: http.Header{"Retry-After": {"20"}}}

@@ -10,8 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Eight uploads share the limit; that none of them moves for minutes, or reaches
-// the minimum rate, is our own doing and ends nothing.
+// TestUploadsShareTheLimit expects that eight uploads share MaxRate, and that none of
+// them counts as stalled or too slow although it does not move for minutes.
 func TestUploadsShareTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{}
@@ -38,7 +38,8 @@ func TestUploadsShareTheLimit(t *testing.T) {
 	})
 }
 
-// Under a limit, too, an element that stops reading is a stall, and the caller's end is the end.
+// TestLimitedUploadsStillEnd expects under MaxRate too that an element that stops
+// reading is a stall, and that the end of the caller's context ends the upload.
 func TestLimitedUploadsStillEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{}

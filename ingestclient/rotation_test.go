@@ -49,8 +49,8 @@ func (a *authority) identity(drain time.Duration) (*rotation.Identity, func()) {
 	return id, rotate
 }
 
-// The real thing from end to end: rotation's connections, tokens bound to each
-// certificate, uploads all the time, also over HTTP/2.
+// TestRotatingIdentityUnderLoad uses connections of package rotation, tokens bound to
+// each certificate, and uploads all the time, over HTTP/2 too.
 func TestRotatingIdentityUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -104,8 +104,9 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 	}
 }
 
-// The endpoint is away for longer than the identity keeps a superseded
-// generation: requests move on without a failure that costs an attempt.
+// TestRetiredGenerationIsLeft takes the endpoint away for longer than the identity keeps
+// a superseded generation. Requests use the new one without a failure that counts as an
+// attempt.
 func TestRetiredGenerationIsLeft(t *testing.T) {
 	w := newServers(t, nil)
 	var down atomic.Bool

@@ -125,7 +125,8 @@ func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingest
 	return c.Upload(t.Context(), ingestclient.BytesContent("x", []byte("x")), meta)
 }
 
-// One client, one token, and the next element by priority when one cannot.
+// TestNextElement expects that the next element by priority is used if one cannot store
+// the file.
 func TestNextElement(t *testing.T) {
 	for name, tc := range map[string]struct {
 		status map[string]int
@@ -167,8 +168,8 @@ func TestNextElement(t *testing.T) {
 	}
 }
 
-// A file with an id of ours, sent completely and unanswered, is tried again, but
-// at the element that may have it.
+// TestKeyedRetryStaysAtItsElement expects that a file with an id, sent completely and
+// without an answer, is tried again at the element that may have it.
 func TestKeyedRetryStaysAtItsElement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeElements{status: map[string]int{"a": -2}}
@@ -182,7 +183,8 @@ func TestKeyedRetryStaysAtItsElement(t *testing.T) {
 	})
 }
 
-// A dead element costs one attempt each time its pause is over, not one for each file.
+// TestDeadElementIsSpared expects that an element that is down gets one attempt for each
+// pause, not one for each file.
 func TestDeadElementIsSpared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeElements{status: map[string]int{"a": -1}}
@@ -221,7 +223,8 @@ func TestDeadElementIsSpared(t *testing.T) {
 	})
 }
 
-// Elements of one priority are filled by free space, as they say themselves.
+// TestFreeSpaceDecides expects that of elements with one priority that with most free
+// space is used.
 func TestFreeSpaceDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeElements{info: map[string]string{
@@ -345,7 +348,8 @@ func TestRegistryDoesNotHoldCallers(t *testing.T) {
 	})
 }
 
-// What only one element has is found; what cannot be asked may have it.
+// TestSearchAsksEveryElement expects that a file of one element is found, and that the
+// error is not ErrNotFound if one element cannot be asked.
 func TestSearchAsksEveryElement(t *testing.T) {
 	for _, tc := range []struct {
 		status map[string]int

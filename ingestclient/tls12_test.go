@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// A Storage Element that knows TLS 1.2 only is refused by default, and used with
-// the suite that was chosen where 1.2 is permitted.
+// TestOlderTLS expects that an element with TLS 1.2 only is refused by default, and used
+// with the chosen cipher suite if MinVersion permits it.
 func TestOlderTLS(t *testing.T) {
 	const suite = tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 // not what crypto/tls would prefer on this server
 	for name, c := range map[string]struct {

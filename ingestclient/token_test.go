@@ -176,7 +176,7 @@ func TestScheduleFitsShortAndLongTokens(t *testing.T) {
 	}
 }
 
-// The table test above is the arithmetic; this one is the cache obeying it.
+// TestTokenLives expects that the cache obeys the times of the table test above.
 func TestTokenLives(t *testing.T) {
 	for _, life := range []time.Duration{60 * time.Second, 300 * time.Second, 1800 * time.Second} {
 		t.Run(life.String(), func(t *testing.T) {
@@ -228,7 +228,8 @@ func TestNotHandedOutInItsLastSeconds(t *testing.T) {
 	})
 }
 
-// A life counts from the request, not from the answer.
+// TestSlowAnswerDoesNotLengthenLife expects that a life counts from the request, not
+// from the answer.
 func TestSlowAnswerDoesNotLengthenLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{life: "100", latency: 25 * time.Second}
@@ -286,8 +287,8 @@ func TestColdHerdIsOneFetch(t *testing.T) {
 	})
 }
 
-// Where a fetch runs on its caller's context, no deadline below the endpoint's
-// latency ever lets a token arrive.
+// TestDeadlinesShorterThanTheFetchRecover expects a token although all deadlines of
+// callers are shorter than the latency of the endpoint.
 func TestDeadlinesShorterThanTheFetchRecover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{latency: 300 * time.Millisecond}
@@ -395,7 +396,8 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 	})
 }
 
-// A refused secret is not tried again for long, but a new one at once.
+// TestNewSecretEndsTheWait expects that a refused secret is not tried again for long,
+// but a new one at once.
 func TestNewSecretEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{status: 401}
@@ -452,8 +454,8 @@ func TestUnreadableSecret(t *testing.T) {
 	})
 }
 
-// Many requests are answered 401 for one token: one successor is fetched, and
-// answers that come late do not cost it.
+// TestRejectedTokenIsReplacedOnce expects one token request after many 401s for one
+// token. Late 401s do not drop the new token.
 func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &fakeServers{}
@@ -481,7 +483,8 @@ func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 	})
 }
 
-// A Storage Element that polls its keys refuses a brand-new token for up to 15 s.
+// TestTokenLagIsWaitedOut uses an element that refuses a new token for up to 15 s, until
+// it has read the new keys.
 func TestTokenLagIsWaitedOut(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lag   time.Duration

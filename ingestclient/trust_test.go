@@ -59,8 +59,8 @@ func trustIn(t *testing.T, ca *ingesttest.CA) *rotation.Trust {
 	return trust
 }
 
-// The two sides may chain to different roots. Each needs the right one, and the
-// error says who refused whom.
+// TestTrustOfEachSide uses different roots for both sides. Each needs the right one, and
+// the error says who refused.
 func TestTrustOfEachSide(t *testing.T) {
 	clients, fakeAdminTransport, elements, strangers := ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t)
 	own, strange := identityOf(t, clients.Material(t, "ingester")), identityOf(t, strangers.Material(t, "ingester"))
@@ -135,8 +135,8 @@ func proxy(t *testing.T, user string) (at *url.URL, tunnels *atomic.Int64) {
 	return &url.URL{Scheme: "http", Host: strings.TrimPrefix(address, "https://")}, tunnels
 }
 
-// Tokens and files go through the tunnel that each side is given, and through
-// none of the environment's.
+// TestUploadThroughATunnel expects that tokens and files go through the proxy of their
+// side, and through none of the environment.
 func TestUploadThroughATunnel(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	s := ingesttest.Start(t, ingesttest.Options{})
@@ -171,7 +171,8 @@ func TestUploadThroughATunnel(t *testing.T) {
 	}
 }
 
-// Trust and proxies that nothing would use are mistakes; none is quoted.
+// TestTrustAndProxiesAreChecked expects errors for trust and proxies that would not be
+// used, without their URLs.
 func TestTrustAndProxiesAreChecked(t *testing.T) {
 	with := func(u string) *url.URL {
 		parsed, err := url.Parse(u)

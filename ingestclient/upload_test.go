@@ -112,8 +112,8 @@ type badWriter struct{ err error }
 
 func (w badWriter) Write([]byte) (int, error) { return 0, w.err }
 
-// An answer that comes while the body is still being sent is heard, stops the
-// sending, and leaves nobody reading the file.
+// TestEarlyAnswers expects that an answer during the body ends the sending, and that
+// nothing reads the file after that.
 func TestEarlyAnswers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -184,7 +184,8 @@ type countedReader struct {
 
 func (r *countedReader) Close() error { r.s.closes.Add(1); return nil }
 
-// A connection that is lost before all was sent proves that nothing was stored: it is sent again.
+// TestResetMidBodyIsRepeated expects that an upload is repeated if the connection was
+// lost before all was sent: nothing was stored.
 func TestResetMidBodyIsRepeated(t *testing.T) {
 	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 3; c.ExpectFrom = -1 })
 	var n atomic.Int64
@@ -239,7 +240,8 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 	}
 }
 
-// With an id of our choice a lost answer is looked up instead of sending again.
+// TestLostAnswerWithFileIDIsLookedUp expects that a file with an id whose answer was
+// lost is looked up, and not sent again.
 func TestLostAnswerWithFileIDIsLookedUp(t *testing.T) {
 	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
 	dropAnswer(w.storage, 1)
@@ -342,7 +344,8 @@ func TestWrongAnswers(t *testing.T) {
 	}
 }
 
-// Without a checksum the size still counts, and the File has what the element says.
+// TestSkipChecksum expects that the size is still compared, and that the File has the
+// checksum of the element.
 func TestSkipChecksum(t *testing.T) {
 	other := strings.Repeat("0", 64)
 	for size, want := range map[int]error{10: nil, 9: ingestclient.ErrChecksum} {
@@ -588,8 +591,8 @@ func TestPeersThatDoNotFit(t *testing.T) {
 	}
 }
 
-// The main promise (RFC 8705 §6.3): tokens bound to certificates, a
-// rotation every few uploads, and no request is ever refused.
+// TestRotationsUnderLoad uses tokens bound to certificates (RFC 8705 §3) and a rotation
+// every few uploads. No request is refused.
 func TestRotationsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -28,7 +28,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// Config.Wrap is around every request to both endpoints, before and after a rotation.
+// TestWrapSeesBothEndpoints expects that Config.Wrap is around every request to both
+// endpoints, before and after a rotation.
 func TestWrapSeesBothEndpoints(t *testing.T) {
 	s := &seen{paths: map[string]int{}}
 	w := newServers(t, nil)

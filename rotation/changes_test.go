@@ -23,8 +23,8 @@ func (l *logs) words() (all []string) {
 	return all
 }
 
-// TestLogSaysWhatChanged: a line for each kind of change, and "identity rotated"
-// for another leaf only.
+// TestLogSaysWhatChanged expects one line for each kind of change, and "identity
+// rotated" only for another leaf.
 func TestLogSaysWhatChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, second := newCA(t, "ca"), newCA(t, "second")
@@ -68,8 +68,8 @@ func TestLogSaysWhatChanged(t *testing.T) {
 	})
 }
 
-// TestOverdueIsTold: at the moment at which Status says so, once for each
-// certificate, before it expires, and to whoever subscribes later.
+// TestOverdueIsTold expects the warning at the moment at which Status has it, once for
+// each certificate and before the certificate expires. A later subscriber gets it too.
 func TestOverdueIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")

@@ -58,9 +58,9 @@ func start(t testing.TB, rt http.RoundTripper, addr, path string) *http.Response
 	return resp
 }
 
-// TestDrainUnderLoad: connections that have to go all the time, under load. No
-// request that may be repeated fails, and one stream that never ends is cut at
-// the grace, which the log says.
+// TestDrainUnderLoad drains connections all the time, under load. No request that can be
+// repeated fails. A stream that never ends is cut after the drain timeout, and the log
+// says so.
 func TestDrainUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -148,7 +148,8 @@ func post(t testing.TB, rt http.RoundTripper, addr string) error {
 	return errors.Join(err, resp.Body.Close())
 }
 
-// TestExpiredPeerDrains: it is told with its next answer, and cut after the grace if it does not ask.
+// TestExpiredPeerDrains expects that the client is told with its next answer, and is cut
+// after the drain timeout if it sends no request.
 func TestExpiredPeerDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, network := newCA(t, "ca"), pkitest.NewNetwork()
@@ -216,7 +217,8 @@ func (c rawClient) ask(t testing.TB) (closes bool) {
 	return strings.Contains(string(buf[:n]), "Connection: close")
 }
 
-// TestRootRemovedWhileOpen: without its root a peer drains, with the root back it stays.
+// TestRootRemovedWhileOpen expects that a peer without a trusted root is drained, and
+// that draining ends when the root is back.
 func TestRootRemovedWhileOpen(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	m := ca.leaf(t, "svc", nil)
@@ -243,7 +245,8 @@ func TestRootRemovedWhileOpen(t *testing.T) {
 	}
 }
 
-// TestDeniedWhileOpen: a policy that changes reaches open connections with their next request.
+// TestDeniedWhileOpen expects that a changed policy counts for the next request of an
+// open connection.
 func TestDeniedWhileOpen(t *testing.T) {
 	ca := newCA(t, "ca")
 	var policy atomic.Value
@@ -269,7 +272,8 @@ func TestDeniedWhileOpen(t *testing.T) {
 	}
 }
 
-// TestHandlerAlone: without Listener and ConnContext the Handler still judges, by what the request says.
+// TestHandlerAlone uses Handler without Listener and ConnContext: it judges peers by the
+// TLS state of the request.
 func TestHandlerAlone(t *testing.T) {
 	ca := newCA(t, "ca")
 	m := taking(ca.leaf(t, "svc", nil), ca.crl(t, -2))
@@ -317,7 +321,8 @@ func listenPlain(t testing.TB, h http.Handler) string {
 	return ln.Addr().String()
 }
 
-// TestRefusedPeerReadsWhy: the alert arrives although the client sent its request early.
+// TestRefusedPeerReadsWhy expects that the client reads the alert although it has sent
+// its request already.
 func TestRefusedPeerReadsWhy(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
@@ -335,7 +340,8 @@ func TestRefusedPeerReadsWhy(t *testing.T) {
 	}
 }
 
-// TestCleartextIsTold: HTTP without TLS gets an answer that says so, anything else gets none.
+// TestCleartextIsTold expects that a client that speaks HTTP without TLS gets an answer
+// that says so. Other bytes get no answer.
 func TestCleartextIsTold(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
@@ -358,7 +364,8 @@ func TestCleartextIsTold(t *testing.T) {
 	}
 }
 
-// TestSlowHandshakes: peers that say nothing hold up nobody, and Close waits for none of them.
+// TestSlowHandshakes expects that peers that send nothing delay no other peer, and that
+// Close does not wait for them.
 func TestSlowHandshakes(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
@@ -401,7 +408,8 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 }
 
-// brokenListener fails once before it works, as one that is out of file descriptors does.
+// brokenListener fails once before it works, like a listener of a process without free
+// file descriptors.
 type brokenListener struct {
 	net.Listener
 	failed atomic.Bool
@@ -414,7 +422,8 @@ func (b *brokenListener) Accept() (net.Conn, error) {
 	return b.Listener.Accept()
 }
 
-// TestAcceptErrorsPass: the caller sees them, and the next Accept works.
+// TestAcceptErrorsPass expects that the caller of Accept gets an error of the listener,
+// and that the next Accept works.
 func TestAcceptErrorsPass(t *testing.T) {
 	ca := newCA(t, "ca")
 	s, err := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0).Server(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
@@ -438,7 +447,8 @@ func TestAcceptErrorsPass(t *testing.T) {
 	_ = c.Close()
 }
 
-// TestRevokedDuringHandshake: who passed by the old list while a new one came up is cut as well.
+// TestRevokedDuringHandshake expects that a peer is cut if a new list revokes it while
+// its handshake is checked against the old list.
 func TestRevokedDuringHandshake(t *testing.T) {
 	ca := newCA(t, "ca")
 	m := taking(ca.leaf(t, "svc", nil), ca.crl(t, -2))
@@ -489,7 +499,7 @@ func tcpPair(t testing.TB) (server, client net.Conn) {
 	return server, client
 }
 
-// TestInvalidateSessions: whoever comes back is asked for its certificate, once.
+// TestInvalidateSessions expects one full handshake of each peer after the call.
 func TestInvalidateSessions(t *testing.T) {
 	ca := newCA(t, "ca")
 	id, addr := serverFor(t, rotation.Static(ca.leaf(t, "svc", nil)), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
@@ -504,7 +514,8 @@ func TestInvalidateSessions(t *testing.T) {
 	}
 }
 
-// TestServerOutlivesIdentity: after Close it serves on, with the last generation.
+// TestServerOutlivesIdentity expects that a server goes on with the last generation
+// after Close of the identity.
 func TestServerOutlivesIdentity(t *testing.T) {
 	ca := newCA(t, "ca")
 	id, err := rotation.Open(context.Background(), rotation.Config{Source: rotation.Static(ca.leaf(t, "svc", nil)), Logger: slog.New(slog.DiscardHandler)})

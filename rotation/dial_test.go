@@ -52,8 +52,9 @@ func say(c net.Conn) error {
 	return err
 }
 
-// TestRawConnections: raw TLS keeps its identity over a rotation, is cut after
-// the grace, and a new one has the new identity.
+// TestRawConnections expects that a raw TLS connection keeps its certificate over a
+// rotation and is cut after the drain timeout, and that a new connection has the new
+// certificate.
 func TestRawConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -94,7 +95,8 @@ func TestRawConnections(t *testing.T) {
 	}
 }
 
-// TestHandshakeOverConn: protocols and names are the caller's, verification is not.
+// TestHandshakeOverConn expects that the caller chooses protocols and name, and that the
+// server is still verified.
 func TestHandshakeOverConn(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := echo(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0))
@@ -127,8 +129,8 @@ func TestHandshakeOverConn(t *testing.T) {
 	}
 }
 
-// TestClientConfig: a bare configuration follows the identity in all but roots
-// that are added later, and its name cannot be changed.
+// TestClientConfig expects that a configuration follows all changes of the identity
+// except added roots, and that its name cannot be changed.
 func TestClientConfig(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	server := ca.leaf(t, "svc", nil)
@@ -185,7 +187,8 @@ func TestClientConfig(t *testing.T) {
 	}
 }
 
-// TestSeveralCertificates: the name that a client asks for decides, and in place of a bad one the last good one stays.
+// TestSeveralCertificates expects that the name that a client asks for selects the
+// certificate, and that the last good version stays in place of a bad one.
 func TestSeveralCertificates(t *testing.T) {
 	ca := newCA(t, "ca")
 	m := noAddress(t, ca)
@@ -225,7 +228,7 @@ func TestSeveralCertificates(t *testing.T) {
 	}
 }
 
-// opaque is a key that can do nothing but sign, as one in hardware.
+// opaque is a key that can only sign, like one in hardware.
 type opaque struct{ crypto.Signer }
 
 // TestOpaqueSigner: any crypto.Signer serves and connects.
@@ -243,8 +246,8 @@ func TestOpaqueSigner(t *testing.T) {
 	}
 }
 
-// TestFirstDialsAtOnce: the first request and the first raw connection of a
-// transport come at the same moment. The race detector sees what they share.
+// TestFirstDialsAtOnce makes the first request and the first raw connection of a
+// transport at the same moment, for the race detector.
 func TestFirstDialsAtOnce(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)

@@ -16,8 +16,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// awaitSerial waits until the identity serves m, by real notification: the poll
-// of these tests is far away.
+// awaitSerial waits until the identity serves m. The polls of these tests are rare, so a
+// notification must have come.
 func awaitSerial(t testing.TB, id *rotation.Identity, m rotation.Material) {
 	t.Helper()
 	want := m.Certificate.Leaf.SerialNumber.String()
@@ -152,8 +152,8 @@ func TestFilesThroughCurrent(t *testing.T) {
 	}
 }
 
-// TestFilesTorn writes every kind of half-done set; the last good one stays and
-// the completed one is taken.
+// TestFilesTorn writes every kind of incomplete set. The last good one stays in effect,
+// and the completed one is published.
 func TestFilesTorn(t *testing.T) {
 	ca, second := newCA(t, "ca"), newCA(t, "second")
 	next := ca.leaf(t, "svc", nil)
@@ -215,8 +215,8 @@ func TestFilesTorn(t *testing.T) {
 	}
 }
 
-// TestFilesNotifierSeam: a notification is debounced and read at once, an
-// unchanged set is no rotation, and the poll runs beside the notifier.
+// TestFilesNotifierSeam expects that a notification is debounced and followed, that an
+// unchanged set is no rotation, and that polling finds a change without a notification.
 func TestFilesNotifierSeam(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -262,7 +262,8 @@ func TestFilesNotifierSeam(t *testing.T) {
 	})
 }
 
-// TestFilesAtStart: what is wrong at the start is said soon, not at a timeout.
+// TestFilesAtStart expects that a fault at the start is returned soon, and not after a
+// timeout.
 func TestFilesAtStart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -27,7 +27,7 @@ func material(t testing.TB, f files.Set) (rotation.Material, error) {
 	return got, err
 }
 
-// TestFileSets: what a set may name, and what comes of it.
+// TestFileSets expects what each form of a set yields.
 func TestFileSets(t *testing.T) {
 	ca := newCA(t, "ca")
 	dir, odd := t.TempDir(), filepath.Join(t.TempDir(), "тлс \"a\n b\" é")
@@ -74,8 +74,8 @@ func TestFileSets(t *testing.T) {
 	}
 }
 
-// TestFileSetRefusals: a set that cannot be meant ends Watch at once, one that
-// is incomplete on disk after the patience of the start.
+// TestFileSetRefusals expects that an invalid set ends Watch at once, and that a set
+// whose files are incomplete ends it after 2 s.
 func TestFileSetRefusals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -108,7 +108,7 @@ func TestFileSetRefusals(t *testing.T) {
 	}
 }
 
-// TestFilesListAppears: the optional list of a directory, and its end.
+// TestFilesListAppears adds and removes the optional crl.pem of a directory.
 func TestFilesListAppears(t *testing.T) {
 	ca := newCA(t, "ca")
 	dir := t.TempDir()
@@ -133,7 +133,8 @@ func TestFilesListAppears(t *testing.T) {
 	<-ended
 }
 
-// TestHalfASetAlone: the gate refuses what only [rotation.Merge] makes whole.
+// TestHalfASetAlone expects that the gate refuses half of an identity, which is for
+// [rotation.Merge].
 func TestHalfASetAlone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

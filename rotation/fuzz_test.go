@@ -15,9 +15,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// FuzzCandidate feeds any bytes as the certificate files of a set whose key is
-// good. Contract: it never panics, and what passes the gate verifies: the leaf
-// fits the key, the chain links, the bundle is not empty.
+// FuzzCandidate uses any bytes as the certificate files of a set whose key is good. The
+// gate must not panic. If it accepts a candidate, the leaf fits the key, each
+// certificate of the chain is signed by the next, and the bundle is not empty.
 func FuzzCandidate(f *testing.F) {
 	// The same bytes in every process, or the workers would refuse each other's corpus.
 	keys := make([]ed25519.PrivateKey, 3)

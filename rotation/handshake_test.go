@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// A handshake that takes too long is a timeout, and not the caller's: who waits
-// until a deadline of his own must be able to tell the two.
+// TestHandshakeTimeoutIsNotTheCallers expects that a handshake that takes too long is a
+// timeout that differs from the deadline of the caller.
 func TestHandshakeTimeoutIsNotTheCallers(t *testing.T) {
 	for name, patience := range map[string]time.Duration{"ours": time.Hour, "the caller's": time.Second} {
 		t.Run(name, func(t *testing.T) {

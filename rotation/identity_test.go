@@ -86,7 +86,8 @@ func TestAccessors(t *testing.T) {
 	}
 }
 
-// TestCallbackMayReenter: a subscriber may use everything but Close, and sees changes in order.
+// TestCallbackMayReenter expects that a subscriber can call everything but Close, and
+// gets changes in order.
 func TestCallbackMayReenter(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(ca.leaf(t, "svc", nil))
@@ -150,7 +151,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestSourceRestarts: a source that gives up is tried again with a growing pause, and Status says so.
+// TestSourceRestarts expects that a source that gives up is started again with a growing
+// pause, and that Status says so.
 func TestSourceRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -181,8 +183,8 @@ func TestSourceRestarts(t *testing.T) {
 	})
 }
 
-// TestNotYetValid: held until its NotBefore, dropped when something else comes,
-// and taken at once when the one in effect is dead.
+// TestNotYetValid expects that a candidate waits for its NotBefore, is dropped when
+// another one comes, and is published at once if the certificate in effect has expired.
 func TestNotYetValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -219,7 +221,8 @@ func TestNotYetValid(t *testing.T) {
 	})
 }
 
-// TestExpiryIsSaid: early warning, error at the end, readiness gone.
+// TestExpiryIsSaid expects a warning before the certificate expires, an error when it
+// expires, and that the identity is not ready then.
 func TestExpiryIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, out := newCA(t, "ca"), &logs{}
@@ -237,7 +240,8 @@ func TestExpiryIsSaid(t *testing.T) {
 	})
 }
 
-// TestLogsNeverHoldKeys prints everything that could be printed.
+// TestLogsNeverHoldKeys prints every public value and all logs, and looks for private
+// keys in the output.
 func TestLogsNeverHoldKeys(t *testing.T) {
 	ca, out := newCA(t, "ca"), &logs{}
 	m := ca.leaf(t, "svc", nil)
@@ -306,8 +310,9 @@ func TestCloseJoins(t *testing.T) {
 	must(t, id.Close())
 }
 
-// TestDayOfRotations: 24 hours of hourly leaves on both sides over connections in
-// memory, each rotation followed by requests; nothing fails, nothing piles up.
+// TestDayOfRotations runs 24 hours in a bubble: leaves of one hour on both sides,
+// connections in memory, and requests after each rotation. No request fails, and no
+// connections are left over.
 func TestDayOfRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")

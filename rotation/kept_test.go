@@ -39,9 +39,9 @@ func (ca *testCA) crlUntil(t testing.TB, minutes int, end time.Time, revoked ...
 	return signList(t, list, ca.inter, ca.interKey)
 }
 
-// TestPeerNeverUnrevokes: a newer list without the entry, as an authority signs it
-// that lost its record, lets nobody in again: not over a connection that is new,
-// resumed or open.
+// TestPeerNeverUnrevokes expects that a revoked peer stays refused if a newer list lacks
+// its entry, as the list of an authority that has lost its record does: over new,
+// resumed and open connections.
 func TestPeerNeverUnrevokes(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -79,8 +79,8 @@ func TestPeerNeverUnrevokes(t *testing.T) {
 	}
 }
 
-// TestOpenConnectionToForgotten: a list that names one more and forgets another cuts
-// what is open to either.
+// TestOpenConnectionToForgotten expects that open connections are cut to a peer that a
+// list names newly, and to one that it does not name any more.
 func TestOpenConnectionToForgotten(t *testing.T) {
 	ca := newCA(t, "ca")
 	one, two := ca.leaf(t, "svc", nil), ca.leaf(t, "svc", nil)
@@ -107,8 +107,8 @@ func TestOpenConnectionToForgotten(t *testing.T) {
 	}
 }
 
-// TestKeptIsDroppedAtItsEnd: an entry is refused until the second that the list
-// said, and then costs nothing any more.
+// TestKeptIsDroppedAtItsEnd expects that an entry is kept until the second that the list
+// has given as its end, and not longer.
 func TestKeptIsDroppedAtItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -134,8 +134,8 @@ func TestKeptIsDroppedAtItsEnd(t *testing.T) {
 	})
 }
 
-// TestKeptOfFiles: what another program keeps beside crl.pem holds after a restart;
-// in one process the memory is enough. A file that is damaged is no way out.
+// TestKeptOfFiles expects that crl.kept beside crl.pem counts after a restart. A damaged
+// crl.kept is an error.
 func TestKeptOfFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -14,8 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// TestUnderLimits runs parts of itself in a child process under real limits of
-// the kernel: of its own user namespace, or its own process, and no other.
+// TestUnderLimits runs parts of itself in child processes with low limits of the kernel,
+// for the user namespace or for the process of the child.
 func TestUnderLimits(t *testing.T) {
 	switch os.Getenv("ROTATION_LIMIT") {
 	case "max_inotify_instances":
@@ -53,8 +53,8 @@ func TestUnderLimits(t *testing.T) {
 	}
 }
 
-// limitedNotify: without inotify the set is polled, and when the limit is
-// raised notification comes back by itself.
+// limitedNotify expects that the set is polled without inotify, and that notifications
+// are used again when the limit is raised.
 func limitedNotify(t *testing.T, limit, want string) {
 	knob := filepath.Join("/proc/sys/user", limit)
 	if err := os.WriteFile(knob, []byte("0"), 0); err != nil {
@@ -78,8 +78,8 @@ func limitedNotify(t *testing.T, limit, want string) {
 	}
 }
 
-// limitedFiles: a process without file descriptors keeps its last good set, says
-// why, and takes the new one when there are some again.
+// limitedFiles expects that a process without free file descriptors keeps its last good
+// set, reports why, and reads the new set when there are some again.
 func limitedFiles(t *testing.T) {
 	ca := newCA(t, "ca")
 	dir := filepath.Join(t.TempDir(), "tls")
@@ -99,8 +99,8 @@ func limitedFiles(t *testing.T) {
 	awaitSerial(t, id, m)
 }
 
-// TestFilesLeaveNothing: neither goroutines nor file descriptors of a watch
-// survive Close, whenever it comes.
+// TestFilesLeaveNothing expects that no goroutine and no file descriptor of a watch is
+// left after Close, at whatever moment Close is called.
 func TestFilesLeaveNothing(t *testing.T) {
 	ca := newCA(t, "ca")
 	dir := t.TempDir()

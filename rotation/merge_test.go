@@ -18,8 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// TestMerge: a change of either side is one generation, and each side hears
-// what the gate says to the combination.
+// TestMerge expects that a change of either side is one generation, and that each side
+// gets the answer of the gate to the combination.
 func TestMerge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newCA(t, "a"), newCA(t, "b")
@@ -68,7 +68,8 @@ func TestMerge(t *testing.T) {
 	})
 }
 
-// TestMergeEnds: with one side the other ends, and the error says which.
+// TestMergeEnds expects that both sides end if one does, and that the error says which
+// one.
 func TestMergeEnds(t *testing.T) {
 	m := newCA(t, "ca").leaf(t, "svc", nil)
 	broken := errors.New("token refused")
@@ -117,7 +118,8 @@ func (quietSource) Watch(ctx context.Context, _ func(rotation.Material) error) e
 	return nil
 }
 
-// TestMergeFiles: two file sources show in Status what a single one would, the worse of both.
+// TestMergeFiles expects in Status the watch mode of two file sources: the worse one of
+// both.
 func TestMergeFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -166,8 +168,8 @@ func TestMergeFiles(t *testing.T) {
 	})
 }
 
-// TestMergeJoins: Close returns while both sides are busy, and nothing is left
-// in the bubble, whose end would tell.
+// TestMergeJoins expects that Close returns while both sides are busy. A goroutine that
+// is left would fail the bubble.
 func TestMergeJoins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")

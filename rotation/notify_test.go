@@ -15,8 +15,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// TestWatcherTrouble: an overflow means reading again, and a watcher that dies
-// is replaced. Both against the real one.
+// TestWatcherTrouble expects that the files are read again after an overflow, and that a
+// watcher that has ended is replaced. It uses the watcher of the operating system.
 func TestWatcherTrouble(t *testing.T) {
 	ca := newCA(t, "ca")
 	dir := t.TempDir()
@@ -47,8 +47,8 @@ func TestWatcherTrouble(t *testing.T) {
 	}
 }
 
-// TestWatchRefused: a directory that cannot be watched, as one without the right
-// to list it, is polled; when that is over, Status says so.
+// TestWatchRefused expects that a directory that cannot be watched is polled, and that
+// Status says so until it can be watched again.
 func TestWatchRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -78,8 +78,8 @@ func TestWatchRefused(t *testing.T) {
 	})
 }
 
-// TestBusyDirectory: in a directory where others write all the time the set is
-// read less often, and a change is still seen soon.
+// TestBusyDirectory expects that a set is read less often if other programs write to its
+// directory all the time, and that a change is still found soon.
 func TestBusyDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -114,8 +114,8 @@ func TestBusyDirectory(t *testing.T) {
 	})
 }
 
-// TestDirectoryComesAndGoes: what is watched moves to the nearest directory
-// that exists, and back.
+// TestDirectoryComesAndGoes expects that the nearest directory that exists is watched
+// while the directory of the set does not exist.
 func TestDirectoryComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")

@@ -10,7 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation/internal/filewatch"
 )
 
-// fakeNotifier stands for the operating system in a file source.
+// fakeNotifier takes the place of the operating system in a file source.
 type fakeNotifier struct {
 	Wake chan struct{}
 	Dirs chan []string

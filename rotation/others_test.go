@@ -66,8 +66,8 @@ var spoil = map[string]func(t *testing.T, ca *testCA, dir string) (file, why str
 	},
 }
 
-// TestABadOtherCertificate: it costs nobody else anything, at the start and
-// later, and the log names its file.
+// TestABadOtherCertificate expects that a bad other certificate affects no other one, at
+// the start and later, and that the log has the name of its file.
 func TestABadOtherCertificate(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -144,8 +144,8 @@ func checkWarning(t *testing.T, log, pair, file, why string) {
 	}
 }
 
-// TestAnotherCertificateExpires: from its end on handshakes leave it out;
-// the identity goes on, and so does its renewal.
+// TestAnotherCertificateExpires expects that handshakes leave out another certificate
+// after its end, and that the identity is still served and renewed.
 func TestAnotherCertificateExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -198,8 +198,8 @@ func TestAnotherCertificateExpires(t *testing.T) {
 	})
 }
 
-// TestAnotherCertificateAhead: one that is not valid yet holds nobody up; the
-// earlier one serves until then.
+// TestAnotherCertificateAhead expects that another certificate that is not valid yet
+// does not delay a publication, and that its earlier version is served until then.
 func TestAnotherCertificateAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")

@@ -74,8 +74,8 @@ func (p *tunnels) start(t testing.TB, conf *tls.Config) string {
 	return ln.Addr().String()
 }
 
-// TestProxy: requests and raw connections go through the tunnel, with the own
-// certificate to the server at its end, and with none to the proxy.
+// TestProxy expects that requests and raw connections go through the tunnel, with the
+// own certificate for the server and none for the proxy.
 func TestProxy(t *testing.T) {
 	ca, corp := newCA(t, "ca"), newCA(t, "corp")
 	_, _, addr := serve(t, ca, whoami)
@@ -133,7 +133,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// TestProxyFromTheEnvironment is not used.
+// TestProxyFromTheEnvironment expects that a proxy of the environment is not used.
 func TestProxyFromTheEnvironment(t *testing.T) {
 	ca := newCA(t, "ca")
 	_, _, addr := serve(t, ca, whoami)
@@ -145,8 +145,8 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 	mustGet(t, transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{}), "localhost:"+port)
 }
 
-// TestProxyRefuses: what a proxy answers ends in an error that says so, and
-// never holds the credentials.
+// TestProxyRefuses expects that each refusal of a proxy is an error that names the proxy
+// and never has the credentials.
 func TestProxyRefuses(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
@@ -213,7 +213,8 @@ func answering(t testing.TB, answer string) string {
 	return ln.Addr().String()
 }
 
-// TestSlowProxy: one that never ends its answer has 10 s, and ends earlier with its caller.
+// TestSlowProxy expects that a proxy that does not finish its answer has 10 s at most,
+// and less if the context of the caller ends.
 func TestSlowProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
@@ -245,7 +246,8 @@ func TestSlowProxy(t *testing.T) {
 	})
 }
 
-// FuzzProxyAnswer: whatever a proxy answers, the dial ends, and its error is made of our words.
+// FuzzProxyAnswer expects that the dial ends whatever a proxy answers, and that its
+// error has no text of the proxy.
 func FuzzProxyAnswer(f *testing.F) {
 	for _, s := range []string{"", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nx", "HTTP/1.1 407 x\r\n\r\n", "HTTP/1.1 200\r\nA: b", "\x16\x03\x01"} {
 		f.Add([]byte(s))

@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// ceiling is far above the second that open connections are looked at after, and
-// far below the 30 s that were once between two looks: for machines under load.
+// ceiling bounds the time until a connection is cut. It is far above the second after
+// which that must happen, for machines under load.
 const ceiling = 15 * time.Second
 
 // rules are an Authorizer that changes its mind, and counts how often it is asked.
@@ -54,8 +54,8 @@ func testServer(t testing.TB, opts rotation.ServerOptions) (*rotation.Server, *t
 	return s, ca
 }
 
-// TestDeniedRequestOverOpenConnection: Authorize is asked for each request, with
-// and without a version of its rules.
+// TestDeniedRequestOverOpenConnection expects that Authorize is asked for each request,
+// with and without a PolicyVersion.
 func TestDeniedRequestOverOpenConnection(t *testing.T) {
 	for name, c := range map[string]struct{ h2, versioned bool }{
 		"HTTP/1.1": {false, false}, "HTTP/1.1 versioned": {false, true},
@@ -165,8 +165,8 @@ func openRaw(t *testing.T, addr string, conf *tls.Config, request string) opened
 	}}
 }
 
-// TestDeniedStreamIsCut: an open connection ends within a second of the change of
-// mind, and has ended when Reauthorize returns.
+// TestDeniedStreamIsCut expects that an open connection ends about a second after
+// Authorize begins to refuse its peer, and that it has ended when Reauthorize returns.
 func TestDeniedStreamIsCut(t *testing.T) {
 	for name, opener := range openers {
 		for _, versioned := range []bool{false, true} {
@@ -194,8 +194,8 @@ func TestDeniedStreamIsCut(t *testing.T) {
 	}
 }
 
-// TestAuthorizePanics: in a handshake, for a request and about an open connection
-// a panic is a refusal, and the server lives.
+// TestAuthorizePanics expects that a panic of Authorize is a refusal, in a handshake,
+// for a request and for an open connection, and that the server goes on.
 func TestAuthorizePanics(t *testing.T) {
 	var panics atomic.Bool
 	s, ca := testServer(t, rotation.ServerOptions{Authorize: func(tls.ConnectionState) error {
@@ -238,7 +238,8 @@ func admitted(t *testing.T, addr string, m rotation.Material) bool {
 	return err == nil
 }
 
-// TestPolicyVersionPanics: the handshake is refused, and the server lives.
+// TestPolicyVersionPanics expects that a panic of PolicyVersion refuses the handshake,
+// and that the server goes on.
 func TestPolicyVersionPanics(t *testing.T) {
 	var panics atomic.Bool
 	panics.Store(true)
@@ -259,7 +260,8 @@ func TestPolicyVersionPanics(t *testing.T) {
 	}
 }
 
-// TestAuthorizeIsNotAskedForNothing: without open connections nobody asks.
+// TestAuthorizeIsNotAskedForNothing expects that Authorize is not called while there is
+// no open connection.
 func TestAuthorizeIsNotAskedForNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -275,8 +277,8 @@ func TestAuthorizeIsNotAskedForNothing(t *testing.T) {
 	waitFor(t, "the server at rest", func() bool { return rotation.Rests(s) })
 }
 
-// TestSlowAuthorizeHoldsUpNobody: while it hangs about one peer, a revoked peer is
-// cut and others connect and close.
+// TestSlowAuthorizeHoldsUpNobody expects that a revoked peer is cut, and that other
+// peers can connect and close, while Authorize hangs for one peer.
 func TestSlowAuthorizeHoldsUpNobody(t *testing.T) {
 	ca := newCA(t, "ca")
 	m := taking(ca.leaf(t, "svc", nil), ca.crl(t, -2))
@@ -318,8 +320,8 @@ func TestSlowAuthorizeHoldsUpNobody(t *testing.T) {
 	close(free)
 }
 
-// TestReauthorizeSeesHandshakes: a peer that was admitted by the old rules while
-// Reauthorize ran does not stay.
+// TestReauthorizeSeesHandshakes expects that a peer whose handshake was judged by the
+// old rules while Reauthorize ran is cut.
 func TestReauthorizeSeesHandshakes(t *testing.T) {
 	var r rules
 	var reauthorize func()

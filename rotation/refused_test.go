@@ -209,8 +209,8 @@ func (g *gatekeeper) connect(t *testing.T, conf *tls.Config) error {
 	return err
 }
 
-// TestRefusedHandshakes: ten are ten by reason and one line of the log; the next
-// line comes after a minute, and says how many it stands for.
+// TestRefusedHandshakes expects that ten refusals are counted by reason and are one line
+// of the log. The next line comes after a minute, with the number of refusals since.
 func TestRefusedHandshakes(t *testing.T) {
 	for door, open := range doors {
 		for name, stranger := range strangers {
@@ -243,7 +243,8 @@ func TestRefusedHandshakes(t *testing.T) {
 	}
 }
 
-// TestSlowAndSilentPeers: who takes too long is refused, who hangs up is not.
+// TestSlowAndSilentPeers expects that a peer that is too slow counts as refused, and
+// that a peer that hangs up does not.
 func TestSlowAndSilentPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGatekeeper(t)
@@ -269,8 +270,8 @@ func TestSlowAndSilentPeers(t *testing.T) {
 	})
 }
 
-// TestCleartextIsRefused: HTTP to the port of TLS, and a request that came to the
-// Handler without TLS.
+// TestCleartextIsRefused sends HTTP to the port of TLS, and a request without TLS to the
+// Handler.
 func TestCleartextIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGatekeeper(t)
@@ -292,8 +293,8 @@ func TestCleartextIsRefused(t *testing.T) {
 	})
 }
 
-// TestRefusedRequests: over connections that were open before the rules changed,
-// and by the state of a connection alone.
+// TestRefusedRequests expects that requests over connections that were opened before a
+// change of the rules are counted, and likewise those of Server.Authorize.
 func TestRefusedRequests(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("denied, HTTP/2 %v", h2), func(t *testing.T) {
@@ -356,8 +357,8 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
-// TestCutConnectionsAreRefusedPeers: one refusal for each open connection that ends
-// because of its peer, and none for one that is only old.
+// TestCutConnectionsAreRefusedPeers expects one refusal for each open connection that is
+// cut because of its peer, and none for one that is cut because of its age.
 func TestCutConnectionsAreRefusedPeers(t *testing.T) {
 	for reason, change := range map[string]func(t *testing.T, g *gatekeeper, m rotation.Material){
 		"revoked": func(t *testing.T, g *gatekeeper, m rotation.Material) {

@@ -15,7 +15,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// TestRevocationGate: what may follow a list, and what makes a candidate unfit.
+// TestRevocationGate expects which lists may follow which, and which make the gate
+// refuse a candidate.
 func TestRevocationGate(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	peer := ca.leaf(t, "client", nil)
@@ -66,7 +67,8 @@ func TestRevocationGate(t *testing.T) {
 	}
 }
 
-// TestListSignedAnew: a fresh signature is not a rotation, but Status knows it.
+// TestListSignedAnew expects that a list with a new signature alone is no rotation, and
+// that Status has its date.
 func TestListSignedAnew(t *testing.T) {
 	ca := newCA(t, "ca")
 	peer := ca.leaf(t, "client", nil)
@@ -98,8 +100,8 @@ func TestListSignedAnew(t *testing.T) {
 	}
 }
 
-// TestRevokedClient: out on new, resumed and open connections; everyone else's
-// next handshake works, by resumption of nothing.
+// TestRevokedClient expects that a revoked client gets no answer over new, resumed and
+// open connections. Other clients are not cut, and their next handshake is a full one.
 func TestRevokedClient(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -134,7 +136,8 @@ func TestRevokedClient(t *testing.T) {
 	}
 }
 
-// TestRevokedServer: clients leave it, also in the middle of an answer, and stay with an honest one.
+// TestRevokedServer expects that clients close connections to a revoked server, even in
+// the middle of an answer, and keep those to others.
 func TestRevokedServer(t *testing.T) {
 	ca := newCA(t, "ca")
 	endless := func(w http.ResponseWriter, r *http.Request) {
@@ -162,8 +165,8 @@ func TestRevokedServer(t *testing.T) {
 	mustGet(t, tr, goodAddr)
 }
 
-// TestRevokedServerDuringHandshake: a list that comes after the client has looked
-// at the server's certificate, and before the connection counts as one to it.
+// TestRevokedServerDuringHandshake publishes a list after the client has verified the
+// server, and before the connection is tracked with its chains.
 func TestRevokedServerDuringHandshake(t *testing.T) {
 	ca := newCA(t, "ca")
 	bad := ca.leaf(t, "svc", nil)
@@ -180,8 +183,8 @@ func TestRevokedServerDuringHandshake(t *testing.T) {
 	}
 }
 
-// secondFlight is a client's connection that does something before its second
-// write, in which a TLS 1.3 client answers a server that it has verified.
+// secondFlight is a connection of a client that calls before at its second write. A TLS
+// 1.3 client makes that write after it has verified the server.
 type secondFlight struct {
 	net.Conn
 	writes int
@@ -195,7 +198,8 @@ func (c *secondFlight) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestRevokedIntermediate: a list of the root takes back all that came from an intermediate.
+// TestRevokedIntermediate expects that all leaves of an intermediate are refused if a
+// list of the root names the intermediate.
 func TestRevokedIntermediate(t *testing.T) {
 	ca := newCA(t, "ca")
 	m := ca.leaf(t, "svc", nil)

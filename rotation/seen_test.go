@@ -110,9 +110,8 @@ func publications(t testing.TB, id *rotation.Identity) <-chan publication {
 	return out
 }
 
-// slack is how far a test lets a median be from its bar: the machine that runs
-// all tests at once is not the one that the bar is about. What is printed is the
-// measurement.
+// slack is the factor by which a median may exceed its limit. The machine may run many
+// tests at the same time; the printed values are the measurement.
 func slack() time.Duration {
 	if raceEnabled {
 		return 10
@@ -120,9 +119,9 @@ func slack() time.Duration {
 	return 5
 }
 
-// TestSeenAfter prints, for each way to hand over a set, how long after the
-// completing write or rename the identity has published it, by notification
-// alone, and asserts a small multiple of the bars.
+// TestSeenAfter measures, for each way to replace a set, the time from the last write or
+// rename to the publication, by notification alone. It fails at a small multiple of the
+// limits.
 func TestSeenAfter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

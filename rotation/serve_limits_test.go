@@ -41,8 +41,8 @@ func dialBubble(t *testing.T, network *pkitest.Network) net.Conn {
 	return c
 }
 
-// TestServeLimitsConnections: above MaxConns a connection waits until another one
-// ends; above the share of an address it is closed at once.
+// TestServeLimitsConnections expects that a connection above MaxConns waits until
+// another one ends, and that one above MaxConnsPerAddress is closed at once.
 func TestServeLimitsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, network, log := bubble(t, rotation.ServerOptions{MaxConns: 3, MaxConnsPerAddress: 3}, whoami)
@@ -113,8 +113,8 @@ func (c *slowConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestServeCutsPeersThatTakeNothing: 30 s after the last byte that fits, and not
-// those that take their answer slowly, however long it lasts.
+// TestServeCutsPeersThatTakeNothing expects that a peer that takes no byte for 30 s is
+// cut, and that a slow one is not, however long its answer takes.
 func TestServeCutsPeersThatTakeNothing(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		for _, stops := range []bool{true, false} {

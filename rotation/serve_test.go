@@ -37,8 +37,8 @@ func serveWith(t testing.TB, s *rotation.Server, h http.HandlerFunc) *serving {
 	return r
 }
 
-// TestServeSaysGoodbye: connections beyond MaxAge end by a word, none by force,
-// while both sides renew their certificates ten times and no request fails.
+// TestServeSaysGoodbye expects that connections beyond MaxAge are drained and none is
+// cut, while both sides renew their certificates ten times, and that no request fails.
 func TestServeSaysGoodbye(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -71,8 +71,8 @@ func TestServeSaysGoodbye(t *testing.T) {
 	}
 }
 
-// TestServeFinishesRequests: the end of ctx stops accepting; a request under way
-// gets its answer, unless it takes longer than the drain timeout.
+// TestServeFinishesRequests expects that the end of ctx stops accepting, and that a
+// request under way gets its answer unless it takes longer than the drain timeout.
 func TestServeFinishesRequests(t *testing.T) {
 	for name, c := range map[string]struct{ h2, endless bool }{
 		"HTTP/1.1": {}, "HTTP/2": {h2: true}, "HTTP/1.1 endless": {endless: true}, "HTTP/2 endless": {true, true},
@@ -116,8 +116,8 @@ func TestServeFinishesRequests(t *testing.T) {
 	}
 }
 
-// TestServeEndsSlowPeers: a header that never ends, and a body that stops, both
-// end, and the handler of the body learns of it.
+// TestServeEndsSlowPeers expects that a header that never ends and a body that stops
+// both end, and that the handler gets an error.
 func TestServeEndsSlowPeers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -150,7 +150,8 @@ func TestServeEndsSlowPeers(t *testing.T) {
 	}
 }
 
-// TestServeBodies: bodies in both directions arrive whole, read or not.
+// TestServeBodies expects that whole bodies arrive in both directions, whether the
+// handler reads the request or not.
 func TestServeBodies(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -183,9 +184,9 @@ func TestServeBodies(t *testing.T) {
 	}
 }
 
-// TestServeBodyOutlivesItsHandler: another goroutine reads the body while the
-// handler returns and after that, as the transport of a reverse proxy does whose
-// backend answers early. Its reads end, and the server lives.
+// TestServeBodyOutlivesItsHandler reads the body in another goroutine while the handler
+// returns and after that, like a reverse proxy whose backend answers early. The reads
+// end, and the server goes on.
 func TestServeBodyOutlivesItsHandler(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestServeBodyOutlivesItsHandler(t *testing.T) {
 	}
 }
 
-// TestServeRefuses: no handler, a listener that fails.
+// TestServeRefuses calls Serve without a handler, and with a listener that fails.
 func TestServeRefuses(t *testing.T) {
 	s, _ := testServer(t, rotation.ServerOptions{Authorize: func(tls.ConnectionState) error { return nil }})
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -38,8 +38,8 @@ func newTicketClient(addr string, m rotation.Material) *ticketClient {
 	}}
 }
 
-// connect reports whether the connection was resumed; it reads one byte, so
-// that the server's verdict and its ticket arrive.
+// connect reports whether the connection was resumed. It reads one byte, so that it gets
+// the alert or the ticket of the server.
 func (p *ticketClient) connect(t testing.TB) (resumed bool, err error) {
 	t.Helper()
 	raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.addr)
@@ -88,7 +88,7 @@ func serverFor(t testing.TB, src rotation.Source, opts rotation.ServerOptions) (
 	return id, accept(t, conf)
 }
 
-// TestIdentityRotationKeepsResumption: renewals cost no resumption.
+// TestIdentityRotationKeepsResumption expects that sessions are resumed after renewals.
 func TestIdentityRotationKeepsResumption(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(ca.leaf(t, "svc", nil))
@@ -103,7 +103,8 @@ func TestIdentityRotationKeepsResumption(t *testing.T) {
 	}
 }
 
-// TestResumeAfterTrustRemoved: a root that left the bundle ends its tickets.
+// TestResumeAfterTrustRemoved expects that tickets of peers end when their root leaves
+// the bundle.
 func TestResumeAfterTrustRemoved(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	m := ca.leaf(t, "svc", nil)
@@ -135,8 +136,8 @@ func TestResumeAfterTrustRemoved(t *testing.T) {
 	}
 }
 
-// TestAuthorizerRunsOnResumption: a denied name does not resume, and a changed
-// policy version lets a peer with older tickets in by a full handshake.
+// TestAuthorizerRunsOnResumption expects that a denied peer cannot resume, and that a
+// peer with older tickets makes a full handshake after a change of PolicyVersion.
 func TestAuthorizerRunsOnResumption(t *testing.T) {
 	ca := newCA(t, "ca")
 	var denied atomic.Bool
@@ -168,7 +169,8 @@ func TestAuthorizerRunsOnResumption(t *testing.T) {
 	}
 }
 
-// TestTicketsAreOfOneServer: what one listener issued is nothing to another, whose authorizer may be stricter.
+// TestTicketsAreOfOneServer expects that a ticket of one server is not accepted by
+// another one, whose Authorizer may be stricter.
 func TestTicketsAreOfOneServer(t *testing.T) {
 	ca := newCA(t, "ca")
 	id, addr := serverFor(t, rotation.Static(ca.leaf(t, "svc", nil)), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
@@ -207,7 +209,8 @@ func TestAllowNames(t *testing.T) {
 	}
 }
 
-// TestClientCertOptional: strangers reach the authority, bad certificates do not.
+// TestClientCertOptional expects that clients without a certificate are admitted, and
+// that clients with a bad one are not.
 func TestClientCertOptional(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	opts := rotation.ServerOptions{Authorize: rotation.AllowNames("client"), ClientCertOptional: true}
@@ -276,7 +279,8 @@ func TestServerConfigZeroAlloc(t *testing.T) {
 	}
 }
 
-// TestTicketKeyDays: a key encrypts for a day, decrypts for another, and depends on every part of its scope.
+// TestTicketKeyDays expects that a key encrypts for a day and decrypts for another one,
+// and depends on every part of its scope.
 func TestTicketKeyDays(t *testing.T) {
 	keys := rotation.TicketKeys()
 	day := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
@@ -317,7 +321,8 @@ type countedWrites struct {
 
 func (c *countedWrites) Write(p []byte) (int, error) { c.n++; return c.Conn.Write(p) }
 
-// A message of some kilobytes leaves as one record, in one write, both ways.
+// TestWholeRecords expects that a message of some kilobytes is one record in one write,
+// in both directions.
 func TestWholeRecords(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)

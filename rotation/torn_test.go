@@ -69,8 +69,8 @@ func (s wholeSet) put(t testing.TB, dir string) {
 	}
 }
 
-// careless is a writer that replaces one set by another in place, in any order,
-// and stops in the middle of a file. Its seed is fixed.
+// careless is a writer that replaces one set by another in place, in any order, and
+// stops in the middle of a file. Its seed is fixed.
 type careless struct {
 	*mrand.Rand
 	counts map[string]int
@@ -126,9 +126,9 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// TestTornStates: 2 000 states that a careless writer leaves behind, each of
-// them notified and standing for up to 0.5 s: none is served, the last good one
-// is, and the next whole one within 50 ms by the clock of the bubble.
+// TestTornStates makes 2 000 states that a careless writer leaves behind. Each of them
+// is notified and stays for up to 0.5 s. None is served; the last good set stays, and
+// the next whole one is served within 50 ms by the clock of the bubble.
 func TestTornStates(t *testing.T) {
 	states := 2000
 	if raceEnabled || testing.Short() {
@@ -177,8 +177,8 @@ func wake(n *fakeNotifier) {
 	}
 }
 
-// TestTornWrites is the same against the real clock and inotify: 10 000 writes
-// without a pause, and after each hundred a whole set.
+// TestTornWrites is TestTornStates with the real clock and inotify: 10 000 writes
+// without a pause, and a whole set after each hundred.
 func TestTornWrites(t *testing.T) {
 	const burst = 100
 	bursts := 100
@@ -211,8 +211,8 @@ func TestTornWrites(t *testing.T) {
 	}
 }
 
-// TestTornSwaps: a volume that is swapped without a pause never yields the leaf
-// of one set with the bundle of another, and the last one is served.
+// TestTornSwaps expects that a volume that is swapped without a pause never yields the
+// leaf of one set with the bundle of another, and that the last set is served.
 func TestTornSwaps(t *testing.T) {
 	const swaps = 401 // not back to the first of 8
 	var kinds []rotation.Material
@@ -248,8 +248,8 @@ func TestTornSwaps(t *testing.T) {
 	t.Logf("%d swaps, %d served, each whole", swaps, n)
 }
 
-// TestFilesLoss: what takes trust away in place is believed after it stood for
-// a second, and at once when it came by a swap.
+// TestFilesLoss expects that a set that changed in place and lacks a root waits for a
+// second, and that a swapped one does not wait.
 func TestFilesLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newCA(t, "a"), newCA(t, "b")

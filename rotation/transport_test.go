@@ -55,9 +55,9 @@ func mustGet(t testing.TB, rt http.RoundTripper, addr string) http.Header {
 	return h
 }
 
-// TestRotateUnderLoad rotates both sides while requests and one long stream run:
-// nothing fails, nothing that starts after a rotation carries the older identity,
-// and the connections of older generations are gone.
+// TestRotateUnderLoad rotates both sides while requests and one long stream run. No
+// request fails, none that starts after a rotation uses the older certificate, and the
+// connections of older generations are closed.
 func TestRotateUnderLoad(t *testing.T) {
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +161,8 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestHardClose: at the end of the grace a superseded generation is cut, leased or not.
+// TestHardClose expects that a superseded generation is cut after the drain timeout,
+// leased or not.
 func TestHardClose(t *testing.T) {
 	ca := newCA(t, "ca")
 	hang := make(chan struct{})
@@ -194,7 +195,7 @@ func TestHardClose(t *testing.T) {
 	}
 }
 
-// TestLease: a pinned generation works before and after it is superseded.
+// TestLease expects that a pinned generation works before and after it is superseded.
 func TestLease(t *testing.T) {
 	ca := newCA(t, "ca")
 	_, _, addr := serve(t, ca, whoami)
@@ -227,7 +228,8 @@ func TestLease(t *testing.T) {
 	}
 }
 
-// TestUpgradeKeepsWriter: a 101 response is a stream in both directions.
+// TestUpgradeKeepsWriter expects that the body of a 101 response can be read and
+// written.
 func TestUpgradeKeepsWriter(t *testing.T) {
 	ca := newCA(t, "ca")
 	_, _, addr := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
@@ -267,7 +269,8 @@ func TestUpgradeKeepsWriter(t *testing.T) {
 	waitFor(t, "release", func() bool { return id.Status().Draining == 0 })
 }
 
-// TestDialIPRefusesOtherName: name and address checks are the standard library's.
+// TestDialIPRefusesOtherName expects that the standard library checks names and
+// addresses of servers.
 func TestDialIPRefusesOtherName(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(noAddress(t, ca))
@@ -335,8 +338,8 @@ type closeRecorder struct{ closed atomic.Bool }
 func (c *closeRecorder) Read([]byte) (int, error) { return 0, io.EOF }
 func (c *closeRecorder) Close() error             { c.closed.Store(true); return nil }
 
-// TestNewIdentityNeverResumes: a session belongs to the identity it was opened
-// with; on its own identity a client does resume.
+// TestNewIdentityNeverResumes expects that a session is resumed only with the
+// certificate that it was opened with.
 func TestNewIdentityNeverResumes(t *testing.T) {
 	ca := newCA(t, "ca")
 	_, _, addr := serve(t, ca, whoami)

@@ -42,8 +42,8 @@ func openTrust(t testing.TB, src rotation.Source, log *slog.Logger) *rotation.Tr
 	return trust
 }
 
-// TestTrustOfItsOwn: each transport believes its own bundle and no other, and
-// shows the same certificate; a bundle that changes on disk takes effect.
+// TestTrustOfItsOwn expects that each transport uses its own bundle and no other, and
+// shows the same certificate. A bundle that changes on disk takes effect.
 func TestTrustOfItsOwn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -116,7 +116,8 @@ func TestTrustOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestTrustRevokes: the lists beside the bundle are those that count for its servers.
+// TestTrustRevokes expects that the lists beside the bundle of a Trust count for its
+// servers.
 func TestTrustRevokes(t *testing.T) {
 	ca, corp := newCA(t, "ca"), newCA(t, "corp")
 	m, addr := elsewhere(t, ca, corp, whoami)
@@ -143,7 +144,7 @@ func TestTrustRevokes(t *testing.T) {
 	must(t, tr.Close())
 }
 
-// TestTrustOpens says why it does not.
+// TestTrustOpens expects errors of OpenTrust that say what is wrong.
 func TestTrustOpens(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -180,8 +181,8 @@ func (silence) Watch(ctx context.Context, _ func(rotation.Material) error) error
 	return ctx.Err()
 }
 
-// TestServerByName: the name of the options is the one that counts, for
-// requests, raw connections and handshakes, resumed or not.
+// TestServerByName expects that ServerName counts for requests, raw connections and
+// handshakes, resumed or not.
 func TestServerByName(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", func(c *x509.Certificate) {
@@ -219,7 +220,8 @@ func checkName(t *testing.T, what, name string, good bool, err error) {
 	}
 }
 
-// TestAuthorizeServer: it is asked in addition to the name, on resumed connections too.
+// TestAuthorizeServer expects that AuthorizeServer is called in addition to the check of
+// the name, for resumed connections too.
 func TestAuthorizeServer(t *testing.T) {
 	const spiffeID = "spiffe://artstore.example/storage"
 	ca := newCA(t, "ca")

@@ -35,9 +35,9 @@ func upgradeOrAnswer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestUpgrade: a connection that leaves HTTP works over a transport that offers
-// HTTP/2, behind a reverse proxy, before and after plain requests, and over
-// rotations; plain requests stay with HTTP/2.
+// TestUpgrade expects that requests with Upgrade work over a transport that offers
+// HTTP/2, behind a reverse proxy, before and after other requests, and over rotations.
+// Other requests use HTTP/2.
 func TestUpgrade(t *testing.T) {
 	for _, protocol := range []string{"websocket", "tcp"} {
 		for name, plainFirst := range map[string]bool{"upgrade first": false, "after a plain request": true} {

@@ -9,7 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// TestGate offers one candidate each to an identity in effect: it is refused
+// TestGate proposes one candidate at a time to an identity. The candidate is refused
 // with a reason and changes nothing, or it is published.
 func TestGate(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
@@ -142,7 +142,8 @@ func TestIdenticalBytesAreNoRotation(t *testing.T) {
 	}
 }
 
-// TestTrustThatRejectsUs: the bundle moved on; published, and said.
+// TestTrustThatRejectsUs expects that a bundle without the own root is published with a
+// warning.
 func TestTrustThatRejectsUs(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
 	m := ca.leaf(t, "svc", nil)
@@ -171,7 +172,8 @@ func TestTrustThatRejectsUs(t *testing.T) {
 	}
 }
 
-// TestUsesBind: what the process does with its identity must stay possible.
+// TestUsesBind expects that a candidate is refused if it cannot be used for what the
+// process uses its identity for.
 func TestUsesBind(t *testing.T) {
 	ca := newCA(t, "ca")
 	only := func(u x509.ExtKeyUsage) rotation.Material {

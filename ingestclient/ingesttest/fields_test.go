@@ -9,7 +9,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 )
 
-// What each dialect keeps of an upload's fields, said by the File.
+// TestDroppedFieldsAreSaid expects in File.Dropped the fields that each dialect does not
+// store.
 func TestDroppedFieldsAreSaid(t *testing.T) {
 	all := ingestclient.Meta{
 		FileID: "11111111-2222-3333-4444-555555555555", Description: "d", Version: "1", Tags: []string{"a", "b"}, Retention: "temporary", TTLDays: 7,

@@ -28,8 +28,8 @@ func newClient(t *testing.T, s *ingesttest.Stack) *ingestclient.Client {
 	return c
 }
 
-// The client uploads in both dialects, across rotations of its certificate and
-// of the key that signs its tokens, and what it got back lies on disk.
+// TestUploadAcrossRotations uploads in both dialects, over rotations of the client's
+// certificate and of the key that signs its tokens, and compares the stored files.
 func TestUploadAcrossRotations(t *testing.T) {
 	for _, dialect := range []string{"python", "go"} {
 		t.Run(dialect, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestCredentialsCanBeWithdrawn(t *testing.T) {
 	}
 }
 
-// A caller may bring its own certificates.
+// TestOwnTLS uses certificates of the caller.
 func TestOwnTLS(t *testing.T) {
 	ca := ingesttest.NewCA(t)
 	conf := func(name string) *tls.Config {

@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 )
 
-// onSmallDisk puts the spool on a file system of one mebibyte.
+// onSmallDisk puts the spool on a file system of 1 MiB.
 func onSmallDisk(t *testing.T) *fixture {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -32,8 +32,8 @@ func onSmallDisk(t *testing.T) *fixture {
 	return b
 }
 
-// On a full disk nothing is sent that could not be written down, and it goes on
-// by itself when there is room.
+// TestFullDisk expects that nothing is sent on a full disk that could not be recorded,
+// and that the spool goes on by itself when there is room.
 func TestFullDisk(t *testing.T) {
 	b := onSmallDisk(t)
 	b.write("a", "one")

@@ -44,9 +44,9 @@ func tree(t *testing.T, path string) (out []string) {
 
 const asideID = "99999999-2222-4333-8444-555555555555"
 
-// Whoever may write to the directory can make the state directory first, or has
-// had a hand in what is in it. It is refused then, with the reason; nothing is
-// read, sent, removed or waited for.
+// TestStateOfSomebodyElseIsRefused uses a state that another user has made or changed.
+// The start is refused with the reason. Nothing is read, sent or removed, and nothing
+// blocks.
 func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -123,7 +123,8 @@ func (b *fixture) ways() map[string]func() error {
 	}
 }
 
-// A directory in which others can rename is taken, with a warning.
+// TestOpenDirectoryIsWarnedOf expects a warning for a directory in which other users can
+// rename.
 func TestOpenDirectoryIsWarnedOf(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	for mode, warned := range map[fs.FileMode]bool{0o755: false, 0o777: true, 0o777 | fs.ModeSticky: false} {

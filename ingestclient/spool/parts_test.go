@@ -51,9 +51,9 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// Elements that can be asked are asked before each trial. One that says that it
-// is ready and loses what it is sent gets three files, then one in half an hour,
-// one in an hour and so on.
+// TestBreakerAfterUnknownOutcomes expects that elements are probed before each trial. An
+// element that says that it is ready but loses files gets three files, then one after
+// half an hour, one after an hour and so on.
 func TestBreakerAfterUnknownOutcomes(t *testing.T) {
 	at := time.Unix(1000, 0)
 	g := &breaker{jitter: func() float64 { return 1 }, asks: true, closed: true}
@@ -178,7 +178,8 @@ func TestSentNothing(t *testing.T) {
 	}
 }
 
-// Huge files hold half of the workers at most, and the older of two goes first.
+// TestQueue expects that large files use half of the workers at most, and that the older
+// of two files is sent first.
 func TestQueue(t *testing.T) {
 	l := &queue{workers: 4}
 	file := func(name string, size int64, age int64) *item {
@@ -215,7 +216,8 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// Only standing still counts, whatever the modification time says.
+// TestStability expects that only the time without a change counts, whatever the
+// modification time is.
 func TestStability(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stability{after: 2 * time.Second}
@@ -252,7 +254,8 @@ func testLayout(t *testing.T) layout {
 	return l
 }
 
-// A claim takes what was seen or nothing, and gives back without replacing.
+// TestClaimAndUnclaim expects that a claim takes the file that was seen or nothing, and
+// that its return replaces no file.
 func TestClaimAndUnclaim(t *testing.T) {
 	l := testLayout(t)
 	write := func(content string) fileat.ID {
@@ -295,7 +298,9 @@ func TestClaimAndUnclaim(t *testing.T) {
 	}
 }
 
-// What cannot be put aside now is put aside later; a crowd decides on a file.
+// TestUnclaimKeepsWhatMayBeStored expects that a file that may be stored stays claimed,
+// that a failed quarantine is tried again, and that a file that fails alone is
+// quarantined.
 func TestUnclaimKeepsWhatMayBeStored(t *testing.T) {
 	s := &Spool{layout: testLayout(t), cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
 	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), []byte("x"), 0o600))
@@ -365,8 +370,8 @@ func TestHashIsInterrupted(t *testing.T) {
 	}
 }
 
-// What our own disk refuses is tried again, and the file stays claimed: each
-// step is blocked by a file where it needs a directory.
+// TestStepsThatOurDiskRefuses blocks each step by a file where it needs a directory. The
+// step is tried again, and the file stays claimed.
 func TestStepsThatOurDiskRefuses(t *testing.T) {
 	s := bare(t, MoveSource)
 	block := func(path string) (unblock func()) {
@@ -412,9 +417,9 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 	s.journal = nil // the test has closed it
 }
 
-// A transport may still read when the upload has returned, and its item is looked
-// at again then: the two touch nothing in common. What was not announced before
-// is not announced any more.
+// TestReaderThatOutlivesTheUpload lets a transport read after the upload has returned,
+// while the loop uses the item. The two share no data, and no intent is written after
+// the upload.
 func TestReaderThatOutlivesTheUpload(t *testing.T) {
 	s := bare(t, DeleteSource)
 	for range 20 {
@@ -436,7 +441,8 @@ func TestReaderThatOutlivesTheUpload(t *testing.T) {
 	}
 }
 
-// A journal that cannot be written any more ends Run; the next start recovers.
+// TestRunEndsWithTheJournal expects that Run ends if the journal cannot be written, and
+// that the next start goes on.
 func TestRunEndsWithTheJournal(t *testing.T) {
 	s := bare(t, DeleteSource)
 	must(t, s.journal.Close())
@@ -446,7 +452,8 @@ func TestRunEndsWithTheJournal(t *testing.T) {
 	s.journal = nil // the test has closed it
 }
 
-// Events that are no files, or no longer, change nothing.
+// TestEventsThatAreNothing expects that events of the watcher about other things than
+// files change nothing.
 func TestEventsThatAreNothing(t *testing.T) {
 	s := bare(t, DeleteSource)
 	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, stability: stability{seen: map[string]firstSeen{}}, nextScan: time.Now().Add(time.Hour)}
@@ -470,7 +477,8 @@ func TestEventsThatAreNothing(t *testing.T) {
 	}
 }
 
-// Run joins what it started before it returns.
+// TestRunLeavesNoGoroutine expects that all goroutines of Run have ended when it
+// returns.
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -51,7 +51,8 @@ func rec(op string) string {
 	return fmt.Sprintf(`{"op":%q,"id":%q,"name":"a.txt","at":"2026-01-01T00:00:00Z"}`, op, claimID)
 }
 
-// TestRecovery starts from each state that a crash can leave, at both kinds of element.
+// TestRecovery starts from each state that a crash can leave, with both kinds of
+// element.
 func TestRecovery(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -92,7 +93,8 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// A claim without a file, or with a reason, was interrupted between two steps.
+// TestRecoveryOfHalfSteps starts with a claim without a file, and with a claim that has
+// a reason: both were interrupted between two steps.
 func TestRecoveryOfHalfSteps(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.must(os.MkdirAll(filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file"), 0o700))
@@ -117,8 +119,8 @@ func TestRecoveryOfHalfSteps(t *testing.T) {
 	}
 }
 
-// Somebody put something else in the place of a file at the moment of its claim,
-// and then came the crash. It goes back whole, a directory with all that is in it.
+// TestRecoveryGivesBackWhatIsNoFile puts something else in the place of a file at the
+// moment of its claim, before a crash. It is returned, a directory with all its content.
 func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
 	for name, put := range map[string]func(b *fixture, path string){
 		"FIFO": func(b *fixture, path string) { b.must(syscall.Mkfifo(path, 0o600)) },
@@ -162,8 +164,8 @@ func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
 	}
 }
 
-// What is more than one claimed file in a claim was put there by hand. The start
-// says so, before one of them is sent and the others are removed with it.
+// TestClaimWithTwoFilesStopsTheStart expects that a claim with more than one file stops
+// the start: otherwise one would be sent, and the others removed with it.
 func TestClaimWithTwoFilesStopsTheStart(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	path := b.claimed("one")
@@ -174,8 +176,8 @@ func TestClaimWithTwoFilesStopsTheStart(t *testing.T) {
 	}
 }
 
-// A claim of which nothing was sent, and whose name is still in the directory,
-// was being given back: the file is sent once, not once for each name.
+// TestRecoveryOfAClaimThatWasGivenBack expects that a file that has both names is sent
+// once, because its claim was being returned.
 func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
 	for _, lines := range [][]string{nil, {rec("intent"), rec("unsent")}} {
 		b := newFixture(t, ingesttest.Options{Dialect: "go"})
@@ -186,8 +188,8 @@ func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
 	}
 }
 
-// Where others can rename the state away while it is used, nothing more is
-// claimed until it is back: the next start would not find it.
+// TestStateThatIsReplacedIsNoticed expects that no file is claimed while the path of the
+// state leads to another directory.
 func TestStateThatIsReplacedIsNoticed(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	s, _ := b.start()
@@ -208,7 +210,8 @@ func TestStateThatIsReplacedIsNoticed(t *testing.T) {
 	b.check([]string{"a.txt", "b.txt"}, 0, 0, 0, 0)
 }
 
-// What is sent is what was claimed: not what a link leads to, nor another file.
+// TestSwappedClaimIsNotSent expects that only the claimed file is sent, and neither the
+// target of a link nor another file.
 func TestSwappedClaimIsNotSent(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	for name, swap := range map[string]func(path string) error{
@@ -237,7 +240,7 @@ func TestSwappedClaimIsNotSent(t *testing.T) {
 	}
 }
 
-// A directory may be named through links.
+// TestDirectoryBehindLinks uses a path with links to the directory.
 func TestDirectoryBehindLinks(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	parent := t.TempDir()
@@ -270,9 +273,9 @@ func TestUnreadableReasonStopsTheStart(t *testing.T) {
 	}
 }
 
-// A torn tail is what a crash leaves. Damage before the end makes claims without
-// a record count as sent, and with keep, where the journal alone knows what is
-// stored, it stops the start.
+// TestDamagedJournal expects that a torn tail is no damage. After damage before the end,
+// claims without a record count as sent. With KeepSource damage stops the start, because
+// only the journal knows which files are stored.
 func TestDamagedJournal(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.claimed("one")
@@ -310,8 +313,8 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
-// A claim that a crash of the element's answer left is hashed; the digest in
-// the event is that of the content.
+// TestRecoveredReceiptIsWhole expects that a claim whose answer was lost is hashed, and
+// that the event has this digest.
 func TestRecoveredReceiptIsWhole(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	_, err := b.client.Upload(t.Context(), ingestclient.ReaderContent("a.txt", strings.NewReader("one"), int64(len("one"))), ingestclient.Meta{FileID: claimID})

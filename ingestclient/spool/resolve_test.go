@@ -82,8 +82,8 @@ func decisions(list []spool.Resolution) string {
 	return strings.Join(out, ", ")
 }
 
-// Each decision, under each mode, at both kinds of element: the file ends where
-// it says, and a further run stores nothing twice.
+// TestResolve expects the result of each decision, in each mode and with both kinds of
+// element, and that another run stores no file twice.
 func TestResolve(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for _, dialect := range []string{"go", "python"} {
@@ -137,7 +137,8 @@ func (b *fixture) sources(mode spool.SourceAction, names []string) {
 	}
 }
 
-// A refused file is sent again by its id, where that is said, and no other way.
+// TestResolveOfRefusedFiles expects that a refused file is sent again only if its id and
+// the decision are given.
 func TestResolveOfRefusedFiles(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		b := newFixture(t, ingesttest.Options{Dialect: "go"})
@@ -161,7 +162,8 @@ func TestResolveOfRefusedFiles(t *testing.T) {
 	}
 }
 
-// What the lists do not prove stays where it is.
+// TestResolveOfWhatNobodyCanTell expects that files stay where they are if the lists
+// prove nothing.
 func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -228,7 +230,8 @@ func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 	}
 }
 
-// The copy that the journal knows as another file's receipt proves nothing.
+// TestResolveKeepsToItsOwnCopy expects that a copy that the journal has as that of
+// another file proves nothing.
 func TestResolveKeepsToItsOwnCopy(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.cfg.OnSuccess, b.cfg.Recursive = spool.KeepSource, true
@@ -241,7 +244,8 @@ func TestResolveKeepsToItsOwnCopy(t *testing.T) {
 	}
 }
 
-// The id that we had offered is proof by itself, whatever the times are.
+// TestResolveByID expects that a copy under the offered id is a proof, whatever its time
+// is.
 func TestResolveByID(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.IDsKept = false

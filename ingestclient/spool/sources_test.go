@@ -25,8 +25,8 @@ func names(t *testing.T, dir string) (out []string) {
 	return out
 }
 
-// Each step goes to the state that was looked at, although somebody renamed it
-// away and put another one in its place.
+// TestStepsStayInTheStateThatWasOpened expects that each step works in the state that
+// was opened, although another user has put another one in its place.
 func TestStepsStayInTheStateThatWasOpened(t *testing.T) {
 	s := bare(t, MoveSource)
 	l := s.layout
@@ -68,8 +68,8 @@ func TestStepsStayInTheStateThatWasOpened(t *testing.T) {
 	}
 }
 
-// A directory with sources that becomes a link leads no step out of the spooled
-// directory, nor into the state.
+// TestSourcesBehindLinksAreNotTouched expects that a directory of sources that becomes a
+// link leads no step out of the spooled directory, nor into the state.
 func TestSourcesBehindLinksAreNotTouched(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		l := testLayout(t)

@@ -41,7 +41,7 @@ func TestOnSuccess(t *testing.T) {
 	}
 }
 
-// Moving replaces nothing: a namesake goes beside what is there.
+// TestMoveKeepsNamesakes expects that a moved file gets another name if its name exists.
 func TestMoveKeepsNamesakes(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.OnSuccess = spool.MoveSource
@@ -56,7 +56,8 @@ func TestMoveKeepsNamesakes(t *testing.T) {
 	}
 }
 
-// A kept file is sent again only if its content changed.
+// TestKeepNoticesChanges expects that a kept file is sent again only if its content has
+// changed.
 func TestKeepNoticesChanges(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.OnSuccess = spool.KeepSource
@@ -74,7 +75,7 @@ func TestKeepNoticesChanges(t *testing.T) {
 	b.check([]string{"a.txt", "a.txt"}, 0, 0, 0, 0)
 }
 
-// Nothing is opened that could hang or lead elsewhere, and nothing that is not whole.
+// TestLeavesAloneWhatIsNoFile expects that only complete regular files are opened.
 func TestLeavesAloneWhatIsNoFile(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.write("sub/below.txt", "not asked for")
@@ -126,7 +127,8 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// Permanent refusals quarantine one file; the others go on.
+// TestRefusedFileIsPutAside expects that a refused file is quarantined and that the
+// others are sent.
 func TestRefusedFileIsPutAside(t *testing.T) {
 	for _, after := range []spool.SourceAction{spool.DeleteSource, spool.KeepSource} {
 		b := newFixture(t, ingesttest.Options{MaxFileSize: 10})
@@ -143,7 +145,8 @@ func TestRefusedFileIsPutAside(t *testing.T) {
 	}
 }
 
-// An upload that was stored and got no answer is recognised by its id.
+// TestLostAnswerIsLookedUp expects that a stored upload whose answer was lost is found
+// by its id.
 func TestLostAnswerIsLookedUp(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
@@ -155,8 +158,8 @@ func TestLostAnswerIsLookedUp(t *testing.T) {
 	}
 }
 
-// Where the element makes ids itself, the same is ambiguous: listed, never
-// repeated by itself, repeated on demand.
+// TestLostAnswerIsAmbiguous expects that such an upload is ambiguous if the element
+// makes ids itself: it is listed, and repeated only on demand.
 func TestLostAnswerIsAmbiguous(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
@@ -172,7 +175,8 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 	b.check([]string{"a.txt", "a.txt"}, 0, 0, 0, 0)
 }
 
-// An element that answers nobody must not make the whole queue ambiguous.
+// TestAmbiguousPauses expects that an element that never answers does not make the whole
+// queue ambiguous.
 func TestAmbiguousPauses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -187,7 +191,8 @@ func TestAmbiguousPauses(t *testing.T) {
 	b.check(nil, 17, 0, 0, 3)
 }
 
-// An element that ignores our ids is found out by its first receipt.
+// TestElementThatIgnoresIDs expects that the first receipt shows that an element ignores
+// offered ids.
 func TestElementThatIgnoresIDs(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.cfg.Finder, b.cfg.Workers = b.client, 1
@@ -205,7 +210,8 @@ func TestElementThatIgnoresIDs(t *testing.T) {
 	b.check([]string{"a"}, 0, 0, 0, 1)
 }
 
-// Trouble that is not the file's closes the gate for all: one probe at a time.
+// TestGateClosesForAll expects that a failure that is not the fault of a file stops all
+// files, and that one file at a time is tried then.
 func TestGateClosesForAll(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -244,7 +250,8 @@ func TestGateClosesForAll(t *testing.T) {
 	}
 }
 
-// A file that fails alone, again and again, ends aside instead of being first forever.
+// TestFileThatFailsAlone expects that a file that fails again and again while others are
+// stored is quarantined.
 func TestFileThatFailsAlone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -271,7 +278,8 @@ func TestFileThatFailsAlone(t *testing.T) {
 	}
 }
 
-// A file that changes while it is read goes back, and is sent when it stands still.
+// TestChangedFileGoesBack expects that a file that changes while it is read is returned,
+// and sent when it does not change any more.
 func TestChangedFileGoesBack(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	var n atomic.Int32
@@ -286,7 +294,8 @@ func TestChangedFileGoesBack(t *testing.T) {
 	b.check([]string{"a"}, 0, 0, 0, 0)
 }
 
-// Stopping lets uploads finish, then cuts them, and loses nothing either way.
+// TestStop expects that a stop lets uploads finish, cuts them after DrainTimeout, and
+// loses no file.
 func TestStop(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
 		b := newFixture(t, ingesttest.Options{})
@@ -317,7 +326,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// The daemon notices files by inotify long before the rescan.
+// TestNoticesRenameAndClose expects that files are noticed by inotify, long before the
+// next scan.
 func TestNoticesRenameAndClose(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Rescan, b.cfg.Settle, b.cfg.OnClose, b.cfg.Recursive = time.Hour, time.Hour, true, true
@@ -329,7 +339,7 @@ func TestNoticesRenameAndClose(t *testing.T) {
 	b.until("stored", func() bool { return len(b.stack.Files()) == 2 })
 }
 
-// A file that is written to is not taken before it stands still.
+// TestSettles expects that a file is not claimed while it is written to.
 func TestSettles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

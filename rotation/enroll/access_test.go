@@ -18,7 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// access is owner, group and mode of what lies in the current generation, and of the directories.
+// access returns owner, group and mode of the files of the current generation, and of
+// the directories.
 func access(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -33,7 +34,7 @@ func access(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// open gives a group access, and the group away if this is root.
+// open gives a group access to the files, and the files to another user if this is root.
 func open(t *testing.T, dir string) {
 	t.Helper()
 	for name, mode := range map[string]fs.FileMode{"": 0o750, "current": 0o750, "tls.key": 0o640, "tls.crt": 0o640, "ca.crt": 0o444} {
@@ -52,8 +53,8 @@ func open(t *testing.T, dir string) {
 	}
 }
 
-// Key type, owner, group and mode are as they were after three renewals by a service
-// and three by calls.
+// TestRenewalKeepsWhatItFinds expects that key type, owner, group and mode do not change
+// in three renewals by a service and three by calls.
 func TestRenewalKeepsWhatItFinds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -92,7 +93,8 @@ func TestRenewalKeepsWhatItFinds(t *testing.T) {
 	})
 }
 
-// A mode that gives too much is a mistake, which a renewal does not copy.
+// TestRenewalClosesWhatIsTooOpen expects that a renewal does not keep a mode that
+// permits too much.
 func TestRenewalClosesWhatIsTooOpen(t *testing.T) {
 	dir := t.TempDir()
 	if err := enroll.WriteFiles(dir, material(t, "x")); err != nil {
@@ -113,7 +115,8 @@ func TestRenewalClosesWhatIsTooOpen(t *testing.T) {
 	}
 }
 
-// A second writer is refused with the name of the first, whoever it is; what it came for is not spent.
+// TestOneWriter expects that every second writer is refused with the process of the
+// first one, and spends no token.
 func TestOneWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -143,7 +146,8 @@ func TestOneWriter(t *testing.T) {
 	})
 }
 
-// A link in the place of the lock is not followed: opening it would empty its target.
+// TestLockIsNoLink expects that a link in the place of the lock file is not followed,
+// because its target would be truncated.
 func TestLockIsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(t.TempDir(), "victim")
@@ -158,7 +162,8 @@ func TestLockIsNoLink(t *testing.T) {
 	}
 }
 
-// Nothing stored and no token: the error says what is missing, not which file.
+// TestNothingStoredAndNoToken expects an error that says that a token is missing, and
+// not that a file is.
 func TestNothingStoredAndNoToken(t *testing.T) {
 	src, err := enroll.New(enroll.Config{URL: "https://ca.test", Dir: filepath.Join(t.TempDir(), "d")})
 	if err != nil {

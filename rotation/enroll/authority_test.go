@@ -30,10 +30,10 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// authority is the other end of the wire for tests that need what a real one
-// must never do: forget, contradict itself, answer too late, live for a day in
-// a bubble. It speaks real TLS and real HTTP over any listener and signs with
-// crypto/x509. The tests against the project's own authority are in real_test.go.
+// authority is an authority for tests that need what a real one must never do: to
+// forget, to contradict itself, to answer too late, to run for a day in a bubble. It
+// speaks real TLS and HTTP over any listener and signs with crypto/x509. The tests with
+// the authority of this project are in real_test.go.
 type authority struct {
 	host string
 	life time.Duration
@@ -79,7 +79,7 @@ func newAuthority(t testing.TB, life time.Duration) *authority {
 	return a
 }
 
-// addRoot extends the bundle; activate signs under the newest root.
+// addRoot adds a root to the bundle; activate signs under the newest root.
 func (a *authority) addRoot(t testing.TB) *x509.Certificate {
 	t.Helper()
 	root := testpki.Root(t, fmt.Sprintf("Root %d", len(a.roots)+1))
@@ -160,7 +160,7 @@ func (a *authority) count(path string) int {
 	return a.hits[path]
 }
 
-// total is how many requests came.
+// total returns the number of requests.
 func (a *authority) total() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,7 +194,7 @@ func (a *authority) token(service string, names ...string) secret.String {
 	return secret.New(t)
 }
 
-// start serves on ln until the test ends; the server is joined.
+// start serves on ln until the test ends.
 func (a *authority) start(t testing.TB, ln net.Listener) {
 	t.Helper()
 	srv := &http.Server{Handler: a, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}

@@ -12,7 +12,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// Where a certificate came from is known to whoever renews it later.
+// TestReadConfig expects that a renewal finds where the certificate came from.
 func TestReadConfig(t *testing.T) {
 	a, url := listen(t)
 	dir := filepath.Join(t.TempDir(), "d")

@@ -23,9 +23,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// impostor is a server with a good certificate under the authority's root for the
-// host of its URL. It answers as an authority would, adds a root of its own to the
-// bundle, and counts what it is sent.
+// impostor is a server with a valid certificate under the authority's root for the host
+// of its URL. It answers as an authority would, adds a root of its own to the bundle,
+// and counts its requests.
 type impostor struct {
 	URL      string
 	requests atomic.Int32
@@ -56,8 +56,8 @@ func newImpostor(t *testing.T, cert tls.Certificate, roots []*x509.Certificate) 
 	return i
 }
 
-// refused wants each use of enroll to find out that i is not the authority, before
-// anything is sent to it. dir holds an identity and its lists.
+// refused expects that each function of enroll finds out that i is not the authority
+// before anything is sent to it. dir has an identity and its lists.
 func (i *impostor) refused(t *testing.T, authority *catest.CA, dir string) {
 	t.Helper()
 	ctx, held := t.Context(), readDir(t, dir)
@@ -96,8 +96,8 @@ func (i *impostor) refused(t *testing.T, authority *catest.CA, dir string) {
 	}
 }
 
-// Any service may have a name in common with the authority: by default all have
-// localhost. Its certificate is no way to the tokens of others.
+// TestServiceIsNotTheAuthority expects that a service that has a name of the authority,
+// such as localhost, gets no token of another service.
 func TestServiceIsNotTheAuthority(t *testing.T) {
 	t.Parallel()
 	authority := catest.Start(t, catest.Options{})
@@ -125,8 +125,8 @@ func TestServiceIsNotTheAuthority(t *testing.T) {
 	}
 }
 
-// A certificate of the authority that was revoked, because its key was stolen, is
-// refused by whoever holds the list.
+// TestRevokedAuthorityIsRefused expects that a server with a revoked certificate of the
+// authority, whose key was stolen, is refused by services that have the list.
 func TestRevokedAuthorityIsRefused(t *testing.T) {
 	t.Parallel()
 	authority := catest.Start(t, catest.Options{})
@@ -173,8 +173,8 @@ func TestRevokedAuthorityIsRefused(t *testing.T) {
 	}
 }
 
-// A source that runs finds out as well, in everything that it does by itself, and
-// goes on with the authority when that is back.
+// TestSourceDoesNotFollowAnImpostor expects that a running source finds the impostor out
+// in all that it does, and goes on when the authority is back.
 func TestSourceDoesNotFollowAnImpostor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -205,7 +205,8 @@ func TestSourceDoesNotFollowAnImpostor(t *testing.T) {
 	})
 }
 
-// The name in place of the mark is that of the server's certificate, whatever its kind.
+// TestAuthorityName expects that AuthorityName is compared with the names of the
+// server's certificate, of each kind.
 func TestAuthorityName(t *testing.T) {
 	a, url := listen(t)
 	a.pose(t, true)

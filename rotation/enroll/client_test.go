@@ -266,7 +266,8 @@ func TestBootstrap(t *testing.T) {
 	refused("TLS 1.2", old.URL, wrong, "protocol version")
 }
 
-// A bundle that lacks every root trusted so far would lock us out.
+// TestBundleMustHoldAnAnchor expects that a bundle without any of the trusted roots is
+// refused: with it, the next connection would fail.
 func TestBundleMustHoldAnAnchor(t *testing.T) {
 	a, url := listen(t)
 	pinned := a.bundle()[0]
@@ -279,7 +280,8 @@ func TestBundleMustHoldAnAnchor(t *testing.T) {
 	}
 }
 
-// A token is taken only if it is one, and for the service that was asked for.
+// TestEnrolmentToken expects that an answer is accepted only if it is a token for the
+// requested service.
 func TestEnrolmentToken(t *testing.T) {
 	a, _ := listen(t)
 	good := a.token("ingester").Expose()
@@ -311,7 +313,8 @@ func TestEnrolmentToken(t *testing.T) {
 	}
 }
 
-// A page of the record is asked for with its certificates, and the next one by its cursor.
+// TestRecord expects that a page of the record is requested with the certificates, and
+// the next page with the cursor.
 func TestRecord(t *testing.T) {
 	a := newAuthority(t, time.Hour)
 	root, other := string(pemfile.EncodeCertificates(a.bundle())), string(pemfile.EncodeCertificates([]*x509.Certificate{a.issuer.Cert}))

@@ -22,8 +22,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// jumpingClock is a clock that jumps while timers do not: a machine that was suspended,
-// or whose clock was set.
+// jumpingClock is a clock that jumps while timers do not, like that of a machine that
+// was suspended, or whose clock was set.
 type jumpingClock struct{ ahead atomic.Int64 }
 
 func (w *jumpingClock) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
@@ -61,10 +61,10 @@ func handshake(m rotation.Material, now func() time.Time) error {
 	return errors.Join(err, <-served)
 }
 
-// A day of 15-minute certificates, with the machine asleep for minutes and for
-// hours, the clock set, and the authority away. At each minute around these a real handshake:
-// it fails only where no certificate could have been had, and one tick after
-// everybody is back it does not.
+// TestDayOfJumps runs a day with certificates of 15 minutes. The machine is suspended
+// for minutes and for hours, the clock is set, and the authority is away. At each minute
+// around these events a real handshake is made. It fails only when no certificate could
+// be obtained, and not later than one tick after all is back.
 func TestDayOfJumps(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -172,9 +172,9 @@ func serveReal(t *testing.T, a *ca.Authority, net *network) (stop func()) {
 	}
 }
 
-// The project's own authority is away for six hours in the middle of the time of
-// renewal, and for longer than a life: an identity of a day gets through the
-// first without ever holding an expired certificate, and needs no token after the second.
+// TestOutagesOfRealAuthority takes the authority of this project away for six hours
+// around the time of renewal, and for longer than a life. A certificate of a day does
+// not expire in the first outage, and needs no token after the second.
 func TestOutagesOfRealAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, net, dir := realWorld(t)

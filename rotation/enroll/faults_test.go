@@ -21,8 +21,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// A root added is seen, stored, published with the same certificate, and
-// reported with the next renewal; then signing moves and the old root goes.
+// TestTrustChange expects that an added root is fetched, stored, published with the same
+// certificate, and reported with the next renewal; then the authority signs under it and
+// removes the old one.
 func TestTrustChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -48,7 +49,8 @@ func TestTrustChange(t *testing.T) {
 	})
 }
 
-// The authority signs under a root that this side has not seen yet.
+// TestRenewalUnderNewRootLooksAgain lets the authority sign under a root that this side
+// does not have yet.
 func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -71,7 +73,7 @@ func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
 	})
 }
 
-// Neither job holds the other up.
+// TestJobsFailApart expects that a failure of one task does not delay the other.
 func TestJobsFailApart(t *testing.T) {
 	for _, broken := range []string{stepapi.PathRoots, stepapi.PathRekey} {
 		synctest.Test(t, func(t *testing.T) {
@@ -97,7 +99,8 @@ func TestJobsFailApart(t *testing.T) {
 	}
 }
 
-// A gate that refuses keeps the old generation, on disk as well.
+// TestRefusedYield expects that the old generation stays in effect and on disk if the
+// gate refuses the new one.
 func TestRefusedYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -120,8 +123,8 @@ func TestRefusedYield(t *testing.T) {
 	})
 }
 
-// The authority refuses the certificate within the handshake, as crypto/tls
-// does with a client whose root it does not know: the token is the way out.
+// TestAlertUsesToken lets the authority refuse the certificate in the handshake, as
+// crypto/tls does with a client whose root it does not know. A token is used then.
 func TestAlertUsesToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -139,7 +142,8 @@ func TestAlertUsesToken(t *testing.T) {
 	})
 }
 
-// The status follows: empty, failing to start, good, failing, good again.
+// TestStatus expects the status of each phase: empty, failing to start, good, failing,
+// good again.
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -178,8 +182,8 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// The whole world moved on while the service was off: the configured
-// fingerprint finds the way.
+// TestStaleTrustUsesConfiguredAnchor changes all certificates of the authority while the
+// service is off. The configured fingerprint verifies it.
 func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
@@ -213,8 +217,8 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 	})
 }
 
-// Watch called again, as by Identity.Reload, delivers what there is: in memory
-// as well, where a token is not to be had a second time.
+// TestWatchAgain expects that Watch, called again as by Identity.Reload, yields the
+// identity that it has, in memory too, where there is no second token.
 func TestWatchAgain(t *testing.T) {
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -238,7 +242,8 @@ func TestWatchAgain(t *testing.T) {
 	}
 }
 
-// Retry-After is a floor, unless it would have the certificate expire.
+// TestHonoursRetryAfter expects that Retry-After is obeyed unless the certificate would
+// expire.
 func TestHonoursRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -259,7 +264,7 @@ func TestHonoursRetryAfter(t *testing.T) {
 	})
 }
 
-// Certificates of ten seconds, as the demonstration has them.
+// TestShortLife uses certificates of ten seconds, like the demonstration.
 func TestShortLife(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -276,7 +281,7 @@ func TestShortLife(t *testing.T) {
 	})
 }
 
-// The start fails with the cause, each time, and then succeeds.
+// TestStartErrors expects that each start fails with its cause, and then succeeds.
 func TestStartErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -310,7 +315,8 @@ func TestStartErrors(t *testing.T) {
 	})
 }
 
-// Neither keys nor tokens are in any log line or error of a hard life.
+// TestLogsHoldNoSecrets expects that no log line and no error has a key or a token,
+// after many kinds of failures.
 func TestLogsHoldNoSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)

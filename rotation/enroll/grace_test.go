@@ -14,8 +14,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// An outage that outlasts the certificate: within the grace no token is needed,
-// while running and at a start.
+// TestGraceNeedsNoToken expects that no token is needed after an outage that is longer
+// than the life of the certificate, within the grace of the authority: while running and
+// at a start.
 func TestGraceNeedsNoToken(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -50,7 +51,8 @@ func TestGraceNeedsNoToken(t *testing.T) {
 	}
 }
 
-// Beyond the grace the token is the way, in memory as well; the verdict is asked for once per attempt.
+// TestBeyondGraceEnrols expects that a token is used after the grace, in memory too, and
+// that each attempt asks the authority for a renewal once.
 func TestBeyondGraceEnrols(t *testing.T) {
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -75,7 +77,8 @@ func TestBeyondGraceEnrols(t *testing.T) {
 	}
 }
 
-// Without any way the reason is in the error, and a running service goes on asking.
+// TestBeyondGraceWithoutToken expects an error with the reason, and that a running
+// service goes on with its attempts.
 func TestBeyondGraceWithoutToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -98,7 +101,8 @@ func TestBeyondGraceWithoutToken(t *testing.T) {
 	})
 }
 
-// A stock step-ca takes renewal tokens for the same key only.
+// TestGraceOfStepCA expects that the old key is used with a stock step-ca, which accepts
+// renewal tokens for the same key only.
 func TestGraceOfStepCA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)

@@ -25,9 +25,9 @@ func kolmogorovSmirnov(sample []float64, from, to float64) (d float64) {
 	return d
 }
 
-// 1 000 identities renew uniformly in [0.60, 0.70] of their life. The critical
-// value for alpha 0.01 and a large sample is 1.628/√n; samples that are slightly
-// off fail by it.
+// TestRenewalPointsAreUniform expects that the renewal points of 1 000 identities are
+// uniform in [0.60, 0.70] of their life. The critical value for alpha 0.01 and a large
+// sample is 1.628/√n. Samples that are slightly not uniform exceed it.
 func TestRenewalPointsAreUniform(t *testing.T) {
 	const n, life = 1000, 24 * time.Hour
 	r := rand.New(rand.NewPCG(4, 2026))
@@ -51,8 +51,8 @@ func TestRenewalPointsAreUniform(t *testing.T) {
 	}
 }
 
-// fleet is a simulation of services by the functions that plan their requests.
-// Times are offsets from its beginning.
+// fleet simulates services by the functions that plan their requests. Times are offsets
+// from its begin.
 type fleet struct {
 	life       time.Duration
 	down, back time.Duration // the authority answers nobody in between
@@ -154,14 +154,12 @@ func peak(times []time.Duration, from, bucket time.Duration) (most int) {
 	return most
 }
 
-// 1 000 services and an authority that is away for up to half a life: when it is
-// back, no bucket of time brings twice the requests of a quiet one. A bucket has
-// some 340 requests then, so that chance moves it by 5 %; shorter ones would
-// measure chance, and the time between looks would hide a herd.
-//
-// Renewals alone, which are 3 to 10 % of all requests, exceed twice their rate:
-// what is piled up in six hours is renewed in the next two. Spreading that over
-// six hours would leave certificates to expire beside an authority that is well.
+// TestNoHerdAfterOutage simulates 1 000 services and an authority that is away for up to
+// half a life. When it is back, no interval has twice the requests of a normal one. An
+// interval has some 340 requests, so that chance changes their number by 5 % only.
+// Renewals alone, which are 3 to 10 % of all requests, exceed twice their normal rate:
+// the renewals of six hours are made within two. To spread them over six hours would let
+// certificates expire although the authority is back.
 func TestNoHerdAfterOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -206,8 +204,8 @@ func TestNoHerdAfterOutage(t *testing.T) {
 	}
 }
 
-// The same with a backoff that is capped at five minutes, as is usual, and that
-// the simulation finds out.
+// TestHerdIsSeen is the same simulation with pauses of five minutes at most, as is
+// usual. It shows that the simulation finds a herd.
 func TestHerdIsSeen(t *testing.T) {
 	const life, down, outage = 24 * time.Hour, 72 * time.Hour, 12 * time.Hour
 	f := fleet{life: life, down: down, back: down + outage, random: rand.New(rand.NewPCG(1, 7)), retry: func(r enroll.Retry) time.Duration {

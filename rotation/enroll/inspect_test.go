@@ -44,7 +44,8 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// A link that is gone is a missing file, although the generation is whole.
+// TestInspectLink expects that a missing link counts as a missing file, although the
+// generation is complete.
 func TestInspectLink(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "identity")
 	if err := enroll.WriteFiles(dir, pkitest.NewCA(t).Leaf(t, "svc")); err != nil {
@@ -58,7 +59,8 @@ func TestInspectLink(t *testing.T) {
 	}
 }
 
-// What Issue will refuse to replace is found, and what cannot be parsed is no abort.
+// TestInspectForeign expects that Inspect finds the files that Issue would refuse to
+// replace, and goes on after a file that cannot be parsed.
 func TestInspectForeign(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "tls.crt"), []byte("text"), 0o600); err != nil {

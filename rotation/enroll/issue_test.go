@@ -69,7 +69,8 @@ func TestIssueAndRenew(t *testing.T) {
 	}
 }
 
-// What could not be kept is refused before the token is spent.
+// TestIssueSparesTheToken expects that the token is not spent if the certificate could
+// not be stored.
 func TestIssueSparesTheToken(t *testing.T) {
 	a, url := listen(t)
 	dir := t.TempDir()
@@ -119,8 +120,9 @@ func TestIssueHealsLostAnswer(t *testing.T) {
 	}
 }
 
-// A refusal of the first request leaves no key. After a lost answer the key stays
-// through a refusal: it alone gets the certificate that was issued.
+// TestRefusedKeys expects that a refusal of the first request leaves no key. After a
+// lost answer the key stays in spite of a refusal, because only this key gets the
+// certificate that was issued.
 func TestRefusedKeys(t *testing.T) {
 	a, url := listen(t)
 	answer := func(e *stepapi.Error) {
@@ -223,8 +225,8 @@ func TestRenewErrors(t *testing.T) {
 	})
 }
 
-// An authority that answers with a certificate for another key, of another CA,
-// or one that is over, is not believed.
+// TestForeignAnswersAreRefused expects that a certificate for another key, of another
+// CA, or that has expired is refused.
 func TestForeignAnswersAreRefused(t *testing.T) {
 	a, url := listen(t)
 	cases := []struct {

@@ -28,8 +28,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// What a list named stays refused when the authority has forgotten it, over a
-// restart and without the authority, and is dropped when it has ended.
+// TestForgottenIsKept expects that a certificate that a list has named stays refused
+// when the authority has forgotten it, over a restart and without the authority, and is
+// dropped when it has ended.
 func TestForgottenIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -85,8 +86,8 @@ func TestForgottenIsKept(t *testing.T) {
 	})
 }
 
-// One that enrols anew, because what it had is refused or over, does not begin
-// without the memory of its predecessor.
+// TestEnrolmentInheritsWhatIsRevoked expects that a new enrolment, after a refused or
+// expired certificate, keeps the revoked certificates of its predecessor.
 func TestEnrolmentInheritsWhatIsRevoked(t *testing.T) {
 	a, url := listen(t)
 	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc", "svc"))}
@@ -110,8 +111,8 @@ func TestEnrolmentInheritsWhatIsRevoked(t *testing.T) {
 	}
 }
 
-// forgetful answers /revoked, once it is told to, with a newer list of the issuer
-// that names nobody: what an authority serves that has lost its record.
+// forgetful answers /revoked, once it is told to, with a newer list without entries,
+// like an authority that has lost its record.
 type forgetful struct {
 	next   http.Handler
 	issuer *x509.Certificate
@@ -166,8 +167,9 @@ func (f *forgetful) open(t *testing.T, dir string) {
 	t.Fatal("the key of the issuer is not in the state directory")
 }
 
-// A real authority revokes, a peer refuses; then the authority serves a newer list
-// that names nobody. The peer goes on refusing, also after a restart.
+// TestRealPeerNeverUnrevokes lets a real authority revoke a certificate, which a peer
+// then refuses. Then the authority serves a newer list without entries. The peer still
+// refuses, after a restart too.
 func TestRealPeerNeverUnrevokes(t *testing.T) {
 	t.Parallel()
 	f := &forgetful{}
@@ -258,8 +260,8 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 	}
 }
 
-// An authority leaves out the list of an issuer whose last certificate has ended.
-// The list goes before it is out of date, and with it no readiness.
+// TestRetiredListIsDropped expects that the list of an issuer whose last certificate has
+// ended is dropped before it is out of date, so that the service stays ready.
 func TestRetiredListIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)

@@ -29,8 +29,8 @@ func (f *filler) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// An answer beyond the limit is an error, and what was held stays in effect; one of
-// just the limit is read.
+// TestListsBeyondTheLimit expects that an answer above the limit is an error and that
+// the lists in effect stay. An answer with exactly the limit is read.
 func TestListsBeyondTheLimit(t *testing.T) {
 	a, url := listen(t)
 	var log logtest.Buffer
@@ -65,7 +65,7 @@ func TestListsBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// An answer that is no answer is refused for what it is.
+// TestListsThatAreNone expects an error for each kind of answer that is no list.
 func TestListsThatAreNone(t *testing.T) {
 	for body, want := range map[string]string{
 		``:                      "not the JSON expected",
@@ -100,8 +100,9 @@ func TestListsThatAreNone(t *testing.T) {
 	}
 }
 
-// A list that cannot be refreshed stays in force; once it is out of date neither the
-// source nor the identity is ready, and both say why. They are again with the next.
+// TestStaleListsAreNotReady expects that a list that cannot be refreshed stays in
+// effect. Once it is out of date, neither the source nor the identity is ready, and both
+// say why, until the next list comes.
 func TestStaleListsAreNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7*24*time.Hour)

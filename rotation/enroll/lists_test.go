@@ -27,9 +27,9 @@ func isRevoked(m rotation.Material, c *x509.Certificate) bool {
 	})
 }
 
-// The lists come soon after the start and with each look, cost nothing while
-// nothing changes, lie beside the identity, and are there after a restart without
-// the authority.
+// TestListsAreKept expects that the lists are fetched soon after the start and with each
+// refresh, cause no publication while nothing changes, are stored, and are there after a
+// restart without the authority.
 func TestListsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -86,8 +86,8 @@ func TestListsAreKept(t *testing.T) {
 	})
 }
 
-// What fails with the lists holds up nothing else; what does not verify is not
-// used; what was there stays.
+// TestListsFailApart expects that a failure of the lists delays nothing else, and that
+// lists that do not verify are not used.
 func TestListsFailApart(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil func(w *world)
@@ -145,7 +145,8 @@ func TestListsFailApart(t *testing.T) {
 	}
 }
 
-// A gate that refuses the lists keeps the ones before, on disk as well.
+// TestRefusedLists expects that the lists before stay in effect and on disk if the gate
+// refuses new ones.
 func TestRefusedLists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -168,7 +169,8 @@ func TestRefusedLists(t *testing.T) {
 	})
 }
 
-// A list goes with the last root that its issuer ends at.
+// TestListsLeaveWithTheirRoot expects that a list is dropped with the last root of its
+// issuer.
 func TestListsLeaveWithTheirRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -200,7 +202,8 @@ func crl(t testing.TB, issuer *testpki.Pair, number int64, at time.Time) *x509.R
 	return issuer.List(t, &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: at, NextUpdate: at.Add(time.Hour)})
 }
 
-// The newer list of an issuer wins, whichever comes first; others stay.
+// TestMerge expects that the newer list of an issuer is taken, in whatever order they
+// come, and that lists of other issuers stay.
 func TestMerge(t *testing.T) {
 	one, two := testpki.Root(t, "One"), testpki.Root(t, "Two")
 	now := time.Now().Truncate(time.Second)

@@ -23,8 +23,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// TestProofsOfTheLog checks every proof between trees of up to 40 entries as the
-// library makes them, and refuses each of them with anything changed.
+// TestProofsOfTheLog verifies all proofs between trees of up to 40 entries as the
+// library makes them, and expects that each of them is refused after any change.
 func TestProofsOfTheLog(t *testing.T) {
 	var stored []tlog.Hash
 	hashes := tlog.HashReaderFunc(func(idx []int64) ([]tlog.Hash, error) {
@@ -79,8 +79,8 @@ func TestProofsOfTheLog(t *testing.T) {
 	}
 }
 
-// TestHeadIsKept: the directory keeps the newest head, as long as each follows
-// from the one before; what the authority says then does not replace it.
+// TestHeadIsKept expects that the directory keeps the newest head as long as each
+// follows from the one before, and does not replace it otherwise.
 func TestHeadIsKept(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -56,8 +56,9 @@ func pendingKey(token secret.String) string {
 	return "pending-" + hex.EncodeToString(sum[:16]) + ".key"
 }
 
-// TestObstaclesBeforeTheToken: what would lose the key of an enrolment stops it
-// while the token is unspent, and names the file. Without it the same token works.
+// TestObstaclesBeforeTheToken expects that an enrolment stops before the token is sent
+// if its key could not be stored, and that the error has the file. Without the obstacle
+// the same token works.
 func TestObstaclesBeforeTheToken(t *testing.T) {
 	a, url := listen(t)
 	for what, obstacle := range map[string]func(t *testing.T, dir string, token secret.String) (name string){
@@ -96,8 +97,8 @@ func TestObstaclesBeforeTheToken(t *testing.T) {
 	}
 }
 
-// TestObstacleOfAnotherAuthority: the head of the old log cannot be set aside. The
-// old identity stays on disk, whole; the token gets the same certificate later.
+// TestObstacleOfAnotherAuthority expects that the old identity stays on disk if the head
+// of the old log cannot be renamed, and that the token gets the same certificate later.
 func TestObstacleOfAnotherAuthority(t *testing.T) {
 	a, urlA := listen(t)
 	b, urlB := listen(t)
@@ -130,8 +131,8 @@ func TestObstacleOfAnotherAuthority(t *testing.T) {
 	}
 }
 
-// TestObstaclesAfterTheCertificate: what is beside the identity holds up no
-// renewal; the log says what is wrong.
+// TestObstaclesAfterTheCertificate expects that files beside the identity do not hold up
+// a renewal, and that the log says what is wrong.
 func TestObstaclesAfterTheCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -155,9 +156,9 @@ func TestObstaclesAfterTheCertificate(t *testing.T) {
 	})
 }
 
-// TestExpiredIsNotReady: while an authority is away for longer than the
-// certificate lives, Check says so and why, and a stop does not wait for a request
-// that hangs.
+// TestExpiredIsNotReady expects that Check fails with the reason while an authority is
+// away for longer than the certificate lives, and that a stop does not wait for a
+// request that hangs.
 func TestExpiredIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -192,8 +193,8 @@ func TestExpiredIsNotReady(t *testing.T) {
 	})
 }
 
-// TestRefusedInMemory: a gate that refuses a renewal leaves the old identity, also
-// where nothing is on disk.
+// TestRefusedInMemory expects that the old identity stays if the gate refuses a renewal,
+// without a directory too.
 func TestRefusedInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -215,7 +216,8 @@ func TestRefusedInMemory(t *testing.T) {
 	})
 }
 
-// TestTokenWithoutARoot: it cannot lead to another authority, and is not sent there.
+// TestTokenWithoutARoot expects that a token without a fingerprint is not sent to
+// another authority.
 func TestTokenWithoutARoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)
@@ -261,7 +263,7 @@ func TestSuccessorOfAForeignKey(t *testing.T) {
 	}
 }
 
-// TestMalformedLists: what the authority answers in place of lists is said, and
+// TestMalformedLists expects that a wrong answer in place of lists is logged, and that
 // neither a renewal nor the lists in effect are lost.
 func TestMalformedLists(t *testing.T) {
 	t.Parallel()
@@ -309,8 +311,8 @@ func TestMalformedLists(t *testing.T) {
 	}
 }
 
-// TestRenewOfNothing: a directory that is not there is not made, and an obstacle
-// after the certificate is an error of the call, which has kept it.
+// TestRenewOfNothing expects that a directory that does not exist is not made, and that
+// an obstacle after the certificate is an error although the certificate is stored.
 func TestRenewOfNothing(t *testing.T) {
 	a, url := listen(t)
 	dir := filepath.Join(t.TempDir(), "absent")
@@ -330,7 +332,8 @@ func TestRenewOfNothing(t *testing.T) {
 	}
 }
 
-// TestDamagedMaterialIsNotWritten: what could not be read again.
+// TestDamagedMaterialIsNotWritten expects an error for material that could not be read
+// back.
 func TestDamagedMaterialIsNotWritten(t *testing.T) {
 	for what, edit := range map[string]func(*rotation.Material){
 		"no key":                         func(m *rotation.Material) { m.Certificate.PrivateKey = nil },
@@ -349,7 +352,7 @@ func TestDamagedMaterialIsNotWritten(t *testing.T) {
 	}
 }
 
-// TestLockOfSomebodySilent: a lock without a name in it is a lock.
+// TestLockOfSomebodySilent expects that a lock file without content is still a lock.
 func TestLockOfSomebodySilent(t *testing.T) {
 	a, url := listen(t)
 	dir := t.TempDir()
@@ -366,8 +369,8 @@ func TestLockOfSomebodySilent(t *testing.T) {
 	}
 }
 
-// TestAwayWhileTheAnchorIsTried: the root is unknown and the authority does not
-// answer again. That is an outage, and not another authority.
+// TestAwayWhileTheAnchorIsTried expects that an authority with an unknown root that then
+// does not answer counts as an outage, and not as another authority.
 func TestAwayWhileTheAnchorIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)
@@ -388,8 +391,8 @@ func TestAwayWhileTheAnchorIsTried(t *testing.T) {
 	})
 }
 
-// TestOtherAuthorityWithoutItsRoot: a server that does not send its root is named
-// by the issuer that its chain ends at.
+// TestOtherAuthorityWithoutItsRoot expects that the error for a server that does not
+// send its root has the issuer of the last certificate.
 func TestOtherAuthorityWithoutItsRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)

@@ -71,7 +71,8 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// A plan is due at its time, and when the clock turns out to have been wrong.
+// TestDue expects that a task is due at its time, and also when the clock turns out to
+// have been wrong.
 func TestDue(t *testing.T) {
 	set := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := set.Add(time.Hour)
@@ -148,9 +149,9 @@ func TestParseToken(t *testing.T) {
 	}
 }
 
-// FuzzToken: any input gives claims with a subject and 1 to 100 names, or an
-// error that quotes nothing of it; a CSR from accepted claims can be made or is
-// refused, and then holds each name once, by kind.
+// FuzzToken expects that any input gives claims with a subject and 1 to 100 names, or an
+// error that quotes nothing of it. A CSR from accepted claims is refused, or has each
+// name once, by kind.
 func FuzzToken(f *testing.F) {
 	f.Add("e30.eyJzdWIiOiJhIn0.c2ln")
 	f.Add(jwt(`{"sub":"a","sans":["a","::1","spiffe://x/y"],"sha":"` + strings.Repeat("0f", 32) + `"}`).Expose())
@@ -182,8 +183,8 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// FuzzFingerprint: what is accepted is 64 hex digits apart from colons, dashes and
-// surrounding space, and means the same bytes in every spelling.
+// FuzzFingerprint expects that an accepted fingerprint has 64 hex digits besides colons,
+// dashes and space around it, and is the same in every spelling.
 func FuzzFingerprint(f *testing.F) {
 	f.Add(strings.Repeat("aB", 32))
 	f.Add(" " + strings.Repeat("0f:", 31) + "0f\n")
@@ -204,8 +205,8 @@ func FuzzFingerprint(f *testing.F) {
 	})
 }
 
-// FuzzURL: what is accepted is https with a host, without password, query or
-// trailing slash, and is accepted again unchanged; errors show no password.
+// FuzzURL expects that an accepted URL is https with a host, without password, query or
+// slash at its end, and is accepted again unchanged. Errors have no password.
 func FuzzURL(f *testing.F) {
 	f.Add("https://ca.test:8443/")
 	f.Add("https://user:hunter2@ca.test")
@@ -225,7 +226,7 @@ func FuzzURL(f *testing.F) {
 	})
 }
 
-// FuzzRetryAfter: any header is a wait of 0 to 24 h.
+// FuzzRetryAfter expects that any header is a pause of 0 to 24 h.
 func FuzzRetryAfter(f *testing.F) {
 	f.Add("120", "")
 	f.Add("Thu, 01 Jan 2026 00:01:00 GMT", "Thu, 01 Jan 2026 00:00:00 GMT")

@@ -50,8 +50,8 @@ func TestRealIssueRenewRevoke(t *testing.T) {
 	authority.Check(t)
 }
 
-// A revocation reaches another service with its next look, signed by the
-// authority; an expired certificate comes back without a token.
+// TestRealRevokedAndExpired expects that a revocation reaches another service with its
+// next refresh, and that an expired certificate is renewed without a token.
 func TestRealRevokedAndExpired(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -87,7 +87,8 @@ func TestRealRevokedAndExpired(t *testing.T) {
 	authority.Check(t)
 }
 
-// The answer is lost on the way; the same token and the stored key get the same certificate.
+// TestRealLostAnswer loses the answer on its way. The same token with the stored key
+// gets the same certificate.
 func TestRealLostAnswer(t *testing.T) {
 	t.Parallel()
 	var lose atomic.Bool
@@ -124,7 +125,7 @@ func (discard) Header() http.Header         { return http.Header{} }
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 func (discard) WriteHeader(int)             {}
 
-// Ten-second certificates through the whole gate of an identity: enrolment,
+// TestRealRotation uses certificates of ten seconds and a rotation.Identity: enrolment,
 // renewals, another intermediate, another root.
 func TestRealRotation(t *testing.T) {
 	if testing.Short() {

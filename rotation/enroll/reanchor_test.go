@@ -41,9 +41,10 @@ func newReplaced(t *testing.T) *replaced {
 	return r
 }
 
-// Another authority answers at the old address. A valid certificate stays in use
-// whatever token there is; one that has expired is given up for a token that pins the
-// new root, and for no other one. Nothing is sent to who is not trusted.
+// TestOtherAuthority lets another authority answer at the old address. A valid
+// certificate stays in use whatever token there is. An expired one is replaced for a
+// token with the fingerprint of the new root, and for no other token. Nothing is sent to
+// a server that is not trusted.
 func TestOtherAuthority(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -131,7 +132,8 @@ func otherAuthority(t *testing.T, after time.Duration, of string, running bool) 
 	}
 }
 
-// One that moved on to a root that the operator configured is no other authority.
+// TestConfiguredAnchorHeals expects that an authority with a new root that the operator
+// has configured does not count as another one.
 func TestConfiguredAnchorHeals(t *testing.T) {
 	for _, byRoots := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -156,7 +158,8 @@ func TestConfiguredAnchorHeals(t *testing.T) {
 	}
 }
 
-// A token of one authority does not go to another one that the configuration trusts.
+// TestTokenGoesToItsAuthorityOnly expects that a token of one authority is not sent to
+// another one that the configuration trusts.
 func TestTokenGoesToItsAuthorityOnly(t *testing.T) {
 	a, url := listen(t)
 	other := newAuthority(t, time.Hour)
@@ -166,7 +169,8 @@ func TestTokenGoesToItsAuthorityOnly(t *testing.T) {
 	}
 }
 
-// Issue into a directory of another authority takes over nothing of it, also while the certificate is valid.
+// TestIssueAnew expects that Issue into a directory of another authority takes over
+// nothing of it, even while that certificate is valid.
 func TestIssueAnew(t *testing.T) {
 	a, urlA := listen(t)
 	b, urlB := listen(t)

@@ -48,9 +48,10 @@ func TestPlanned(t *testing.T) {
 	}
 }
 
-// Clocks that are off, with certificates of a quarter of an hour: renewals come
-// at their share of the life by the authority's clock, or before if ours says
-// that the end is near; they are no loop; it is said once, and shown.
+// TestClockSkew uses wrong clocks and certificates of a quarter of an hour. Renewals
+// come at their share of the life by the clock of the authority, or earlier if the clock
+// here says that the end is near. They do not come in a loop. The difference is logged
+// once, and is in the status.
 func TestClockSkew(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -88,9 +89,9 @@ func TestClockSkew(t *testing.T) {
 	}
 }
 
-// Refusals teach the time as well: a stored certificate that is over, a clock
-// that is wrong, and no token. The first renewal token is not for the
-// authority's present, the second one is.
+// TestRefusalTeachesTheTime uses an expired stored certificate, a wrong clock and no
+// token. The first renewal token has wrong dates. The refusal has the time, so the
+// second one is right.
 func TestRefusalTeachesTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 15*time.Minute)
@@ -109,7 +110,8 @@ func TestRefusalTeachesTheTime(t *testing.T) {
 	})
 }
 
-// A clock that is repaired: said once more, and the plan follows.
+// TestClockIsRepaired expects that the end of a difference is logged, and that the
+// renewal is planned again.
 func TestClockIsRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -131,7 +133,8 @@ func TestClockIsRepaired(t *testing.T) {
 	})
 }
 
-// A date that cannot be right makes no loop, and does not use an expired certificate.
+// TestAbsurdDate expects that an impossible Date causes no loop and no use of an expired
+// certificate.
 func TestAbsurdDate(t *testing.T) {
 	for _, year := range []int{1970, 2090} {
 		synctest.Test(t, func(t *testing.T) {

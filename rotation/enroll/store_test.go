@@ -113,7 +113,8 @@ func TestWriteFilesRefuses(t *testing.T) {
 	}
 }
 
-// A reader that opens the files at any moment sees one generation.
+// TestWriteFilesIsOneStep expects that a reader that opens the files at any moment sees
+// one generation.
 func TestWriteFilesIsOneStep(t *testing.T) {
 	dir := t.TempDir()
 	ms := []rotation.Material{material(t, "one"), material(t, "two")}
@@ -155,8 +156,8 @@ func TestWriteFilesIsOneStep(t *testing.T) {
 	}
 }
 
-// A stored identity that is damaged is not used: with a token a new one is
-// made, without one the error says which file.
+// TestDamagedStore expects that a damaged stored identity is not used: with a token a
+// new one is made, without one the error has the file.
 func TestDamagedStore(t *testing.T) {
 	dir := t.TempDir()
 	if err := enroll.WriteFiles(dir, material(t, "x")); err != nil {

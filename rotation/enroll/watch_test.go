@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// A day with an hour's certificate: every renewal within [0.60, 0.70] of the
-// life, no gap, no token after the first.
+// TestDayOfRenewals runs a day with certificates of an hour: every renewal is within
+// [0.60, 0.70] of the life, there is no gap, and no token after the first.
 func TestDayOfRenewals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -59,8 +59,8 @@ func TestDayOfRenewals(t *testing.T) {
 	})
 }
 
-// Six hours without the authority, within a day's life: nothing is lost, the
-// attempts are few, and the first good moment is used.
+// TestOutageOfSixHours takes the authority away for six hours of a day's life. Nothing
+// expires, the attempts are few, and the renewal comes soon after the outage.
 func TestOutageOfSixHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
@@ -88,7 +88,8 @@ func TestOutageOfSixHours(t *testing.T) {
 	})
 }
 
-// An outage that outlasts the certificate: a token brings the service back.
+// TestExpiredEnrolsAgain expects that a token is used after an outage that is longer
+// than the certificate lives.
 func TestExpiredEnrolsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -110,7 +111,8 @@ func TestExpiredEnrolsAgain(t *testing.T) {
 	})
 }
 
-// The authority no longer accepts the certificate: straight to the token.
+// TestDeniedUsesToken expects that a token is used at once if the authority refuses the
+// certificate.
 func TestDeniedUsesToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -137,7 +139,8 @@ func TestDeniedUsesToken(t *testing.T) {
 	})
 }
 
-// A machine that sleeps stops its timers and not the wall clock.
+// TestSuspendHealsWithinOneTick expects a renewal within 30 s after a machine was
+// suspended: its timers stop, and its wall clock does not.
 func TestSuspendHealsWithinOneTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
@@ -162,7 +165,8 @@ func TestSuspendHealsWithinOneTick(t *testing.T) {
 	})
 }
 
-// A restart with a valid certificate needs neither token nor authority.
+// TestRestartReusesStored expects that a restart with a valid certificate needs neither
+// token nor authority.
 func TestRestartReusesStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
@@ -188,8 +192,8 @@ func TestRestartReusesStored(t *testing.T) {
 	})
 }
 
-// The answer to an enrolment is lost twice; the same token still works, even
-// from another process.
+// TestLostAnswerHeals loses the answer to an enrolment twice. The same token still
+// works, from another process too.
 func TestLostAnswerHeals(t *testing.T) {
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -227,8 +231,8 @@ func TestLostAnswerHeals(t *testing.T) {
 	}
 }
 
-// A stored identity that is damaged, over, or refused by the gate is replaced
-// when there is a token.
+// TestUnusableStoreEnrolsAgain expects that a stored identity that is damaged, expired
+// or refused by the gate is replaced if there is a token.
 func TestUnusableStoreEnrolsAgain(t *testing.T) {
 	for name, spoil := range map[string]func(w *world){
 		"damaged": func(w *world) {
@@ -259,7 +263,8 @@ func TestUnusableStoreEnrolsAgain(t *testing.T) {
 	}
 }
 
-// A disk that refuses keeps the old identity in effect and says so.
+// TestUnwritableDirectory expects that the old identity stays in effect if the new one
+// cannot be stored, and that the log says so.
 func TestUnwritableDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)

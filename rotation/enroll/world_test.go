@@ -20,7 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// world is an authority, a source and what the source yielded, in a bubble.
+// world is an authority, a source and what the source has yielded, in a bubble.
 type world struct {
 	t   *testing.T
 	ca  *authority
@@ -126,8 +126,8 @@ func (w *world) source() *enroll.Source {
 	return src
 }
 
-// check re-derives what must always hold: no gap in validity, every key new,
-// every yield verifiable by its own roots, the disk equal to the last yield.
+// check verifies what must always hold: no gap in validity, a new key each time, every
+// yield verified by its own roots, and the disk equal to the last yield.
 func (w *world) check() {
 	w.t.Helper()
 	w.mu.Lock()

@@ -19,8 +19,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// fuzzedDir interprets fuzz input as operations on a directory: two bytes each,
-// what to do to which entry and with what.
+// fuzzedDir interprets fuzz input as operations on a directory. Two bytes each say what
+// to do to which entry and with what.
 type fuzzedDir struct {
 	path     string
 	contents [][]byte
@@ -54,10 +54,9 @@ func (d fuzzedDir) apply(ops []byte) {
 	}
 }
 
-// FuzzDirectory reads a directory of any layout, which changes between the
-// resolution of the links and the reading. Contract: it never waits, reads
-// regular files only, and yields what stands there; and where all names lead
-// through one link, the parts are of one generation.
+// FuzzDirectory reads a directory of any layout, which changes between the resolution of
+// the links and the reading. Reading never blocks, opens regular files only, and yields
+// their content. If all names lead through one link, the parts are of one generation.
 func FuzzDirectory(f *testing.F) {
 	d := fuzzedDir{targets: []string{"gen0", "gen1", "..data", "..data/tls.crt", "..data/tls.key", "..data/ca.crt", "a", "b", ".", "..", "tls.crt", "gen1/tls.key", "/dev/zero", "/dev/null", "missing"}}
 	var sets [2]rotation.Material

@@ -210,8 +210,8 @@ func TestWatchModeAndNoKeys(t *testing.T) {
 	}
 }
 
-// TestNamesAndSeries: names and help pass the linter of Prometheus, and
-// rotations make no series.
+// TestNamesAndSeries expects that names and help pass the linter of Prometheus, and that
+// rotations make no new series.
 func TestNamesAndSeries(t *testing.T) {
 	ca := pkitest.NewCA(t)
 	src := pkitest.NewSource(ca.Leaf(t, "storage"))
@@ -232,7 +232,8 @@ func TestNamesAndSeries(t *testing.T) {
 	}
 }
 
-// TestRefusedPeers: every reason is there from the start with 0, and counts.
+// TestRefusedPeers expects that every reason is there from the start with 0, and is
+// counted.
 func TestRefusedPeers(t *testing.T) {
 	ca := pkitest.NewCA(t)
 	id := pkitest.Open(t, rotation.Config{Source: rotation.Static(ca.Leaf(t, "storage"))})

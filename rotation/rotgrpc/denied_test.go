@@ -13,8 +13,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// TestDenied: a peer that Authorize refuses now makes no further call over its
-// open connection, and its open stream ends: within about a second, or by Reauthorize.
+// TestDenied expects that a peer that Authorize refuses can make no further call over
+// its open connection, and that its open stream ends within about a second, or by
+// Reauthorize.
 func TestDenied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

@@ -28,8 +28,8 @@ import (
 func withAuthority(name string) grpc.DialOption { return grpc.WithAuthority(name) }
 func callAuthority(name string) grpc.CallOption { return grpc.CallAuthority(name) }
 
-// TestEveryEndOfAStreamReleases: the generation is superseded while the stream
-// is open, the drain takes an hour, so only the end of the stream can close it.
+// TestEveryEndOfAStreamReleases supersedes the generation while a stream is open. The
+// drain timeout is an hour, so only the end of the stream can close the connection.
 func TestEveryEndOfAStreamReleases(t *testing.T) {
 	type step = func(ctx context.Context, cancel context.CancelFunc, t *testing.T, c *rotgrpc.Client, rotate func())
 	for name, run := range map[string]step{
@@ -126,7 +126,8 @@ func TestEveryEndOfAStreamReleases(t *testing.T) {
 	}
 }
 
-// TestMaxConnectionAge: the server says GOAWAY all the time, no call fails.
+// TestMaxConnectionAge lets the server send GOAWAY all the time, and expects that no
+// call fails.
 func TestMaxConnectionAge(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	server, err := w.serverID.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
@@ -202,8 +203,8 @@ func TestNewClientSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestOtherProtocolsAreClosed: a peer that speaks no HTTP/2 is not let in, in
-// either direction.
+// TestOtherProtocolsAreClosed expects that a peer without HTTP/2 is refused, on both
+// sides.
 func TestOtherProtocolsAreClosed(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	server, err := w.serverID.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), NextProtos: []string{"http/1.1", "h2"}})
@@ -259,7 +260,8 @@ func pipe(t *testing.T) (near, far net.Conn) {
 	return near, far
 }
 
-// TestServerCredentialsAreForServers: what gRPC asks of credentials besides the handshake.
+// TestServerCredentialsAreForServers calls the methods of credentials other than the
+// handshake.
 func TestServerCredentialsAreForServers(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	server, err := w.serverID.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
@@ -282,8 +284,8 @@ func TestServerCredentialsAreForServers(t *testing.T) {
 	}
 }
 
-// TestClientCredentialsAreForClients: the copy that gRPC makes speaks for the same
-// transport, a name that gRPC would have in its place has no effect, and nothing is accepted.
+// TestClientCredentialsAreForClients expects that a copy uses the same transport, that
+// OverrideServerName has no effect, and that clients accept no connection.
 func TestClientCredentialsAreForClients(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	creds := rotgrpc.ClientCredentials(w.client(t)).Clone()

@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/rotgrpc"
 )
 
-// TestTransportOptions: who the server is, and whose roots verify it, can be said
-// as for HTTP.
+// TestTransportOptions expects that ServerName, AuthorizeServer and Trust work as they
+// do for HTTP.
 func TestTransportOptions(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	own := rotation.Static(pkitest.NewCA(t).Leaf(t, "nobody")) // roots that verify no server here

@@ -23,8 +23,8 @@ import (
 	identitystatus "github.com/artstore/artstore-pki/rotation/status"
 )
 
-// TestRefusedPeersAreCounted: ten refused calls over one connection, and ten
-// refused handshakes of each kind, are ten by reason and one line of the log.
+// TestRefusedPeersAreCounted expects that ten refused calls over one connection, and ten
+// refused handshakes of each kind, are counted by reason and are one line of the log.
 func TestRefusedPeersAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer // written under the lock of the handler

@@ -25,8 +25,9 @@ import (
 
 const rotations = 20
 
-// TestRotationsUnderLoad rotates the client 20 times, and the server beside,
-// while calls run and streams stay open. Failed, stale and leaked are counted.
+// TestRotationsUnderLoad rotates the client 20 times, and the server too, while calls
+// run and streams stay open. It counts failed calls, old certificates and connections
+// that are left.
 func TestRotationsUnderLoad(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := w.client(t)
@@ -126,7 +127,8 @@ func (l *load) publish(push func() string) {
 
 func (l *load) stop() { close(l.done); l.workers.Wait() }
 
-// TestIdleClientLetsGo: nobody calls, and still the old connection closes.
+// TestIdleClientLetsGo expects that the old connection closes even if there are no
+// calls.
 func TestIdleClientLetsGo(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := w.client(t)
@@ -140,7 +142,8 @@ func TestIdleClientLetsGo(t *testing.T) {
 	})
 }
 
-// TestEndlessStreamIsCut at the deadline, and one that nobody listens to keeps nothing alive.
+// TestEndlessStreamIsCut expects that an open stream is cut at the deadline, and that
+// one that is not received from keeps no connection open.
 func TestEndlessStreamIsCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -169,7 +172,8 @@ func TestEndlessStreamIsCut(t *testing.T) {
 	runtime.KeepAlive(abandoned)
 }
 
-// TestRevokedPeerIsCut: an open stream ends at once, and no call is served any more.
+// TestRevokedPeerIsCut expects that an open stream of a revoked peer ends at once, and
+// that no further call is served.
 func TestRevokedPeerIsCut(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := w.client(t)
@@ -210,7 +214,8 @@ func TestDeniedPeerIsRefused(t *testing.T) {
 	}
 }
 
-// TestServerNameIsChecked: by the host of the target or the authority, never by the address.
+// TestServerNameIsChecked expects that the name is that of the target or of the
+// authority, and never the address.
 func TestServerNameIsChecked(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	_, port, err := net.SplitHostPort(w.addr)

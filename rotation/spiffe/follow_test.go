@@ -145,8 +145,8 @@ func (f *feed) breakWith(err error) {
 	f.updated <- struct{}{}
 }
 
-// TestFollowSurvivesAFeed: refusals and errors of a feed are told, the last
-// good generation stays, and the next good one comes.
+// TestFollowSurvivesAFeed expects that refusals and errors of a feed are reported, that
+// the last good generation stays, and that the next good one is published.
 func TestFollowSurvivesAFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := pkitest.NewCA(t)
@@ -184,7 +184,7 @@ func TestFollowSurvivesAFeed(t *testing.T) {
 	})
 }
 
-// TestFollowFailsEarly: what is wrong at the start is the error of Open.
+// TestFollowFailsEarly expects that a fault at the start is the error of Open.
 func TestFollowFailsEarly(t *testing.T) {
 	ca := pkitest.NewCA(t)
 	good := spiffe.NewSource(pkitest.Open(t, rotation.Config{Source: rotation.Static(ca.Leaf(t, "storage", named(storage)))}))

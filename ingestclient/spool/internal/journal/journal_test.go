@@ -20,7 +20,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// someRecords covers what a line can hold.
+// someRecords returns records with everything that a line can have.
 func someRecords() []*Record {
 	file := fileat.ID{Dev: 1, Ino: 2, Size: 3, MTime: 4}
 	out := []*Record{
@@ -66,8 +66,8 @@ func TestRecordsComeBack(t *testing.T) {
 	}
 }
 
-// A journal that was cut at any byte gives the records before the cut, and no
-// other, and is no damage.
+// TestTornAtEveryByte cuts a journal at any byte. The records before the cut are read,
+// and no others, and that is no damage.
 func TestTornAtEveryByte(t *testing.T) {
 	whole := encode(t, someRecords())
 	for n := range whole {
@@ -79,8 +79,8 @@ func TestTornAtEveryByte(t *testing.T) {
 	}
 }
 
-// A changed byte before the last line is damage, and costs one record at most
-// two (a lost line end joins it to the next).
+// TestDamageIsNoticed changes a byte before the last line. That is damage, and costs one
+// record, or two if a lost line end joins two lines.
 func TestDamageIsNoticed(t *testing.T) {
 	whole := encode(t, someRecords())
 	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n')
@@ -98,8 +98,8 @@ func TestDamageIsNoticed(t *testing.T) {
 	}
 }
 
-// FuzzJournal: never panics; what it accepts is whole, so writing it again and
-// reading that gives the same; a cut can only shorten the list.
+// FuzzJournal expects that accepted records are the same after they are written and read
+// again, and that a cut gives no more records.
 func FuzzJournal(f *testing.F) {
 	whole := encode(f, someRecords())
 	f.Add(whole, len(whole)/2)
@@ -151,7 +151,8 @@ func openTest(t *testing.T, root *os.Root) *Journal {
 	return j
 }
 
-// Records of many goroutines are all there, and share their commits.
+// TestGroupCommit expects that the records of many goroutines are all on disk after
+// Append.
 func TestGroupCommit(t *testing.T) {
 	root := testState(t)
 	j := openTest(t, root)
@@ -179,7 +180,8 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// History goes, when there is enough of it, and what matters stays.
+// TestCompaction expects that history is removed when there is enough of it, and that
+// the records that count stay.
 func TestCompaction(t *testing.T) {
 	root := testState(t)
 	j := openTest(t, root)
@@ -207,7 +209,8 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
-// A write that fails half-way is taken back; a failed fsync ends the journal.
+// TestWriteFailures expects that a failed write is undone, or that nothing more is
+// written.
 func TestWriteFailures(t *testing.T) {
 	root := testState(t)
 	j := openTest(t, root)
