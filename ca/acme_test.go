@@ -20,8 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
-// Each challenge leads to a certificate that the profile has, and that is in the
-// record like all others: it renews, and it goes when it is revoked.
+// Each kind of challenge leads to a certificate of the profile. It is in the record
+// like the others, renews like them, and ends when it is revoked.
 func TestACME(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl := w.Account(t)
@@ -50,7 +50,8 @@ func TestACME(t *testing.T) {
 	}
 }
 
-// The account that ordered may revoke, and the key of the certificate; nobody else.
+// The account that has ordered a certificate may revoke it, and so may the holder of
+// its key. Everybody else is refused.
 func TestACMERevoke(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl, stranger := w.Account(t), w.Account(t)
@@ -78,7 +79,7 @@ func TestACMERevoke(t *testing.T) {
 	w.Check(t)
 }
 
-// Without the provisioner there is no ACME.
+// Without the provisioner there is no route of ACME.
 func TestNoACME(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for _, path := range []string{"/acme/acme/directory", "/acme/acme/new-nonce"} {
@@ -91,7 +92,8 @@ func TestNoACME(t *testing.T) {
 	}
 }
 
-// Who asks too often is told so in ACME's own words, and a bad signature counts for many.
+// A client that asks too often gets a problem document of ACME (RFC 8555 §6.6), and a
+// bad signature counts as many requests.
 func TestACMERateLimit(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
@@ -112,7 +114,7 @@ func TestACMERateLimit(t *testing.T) {
 	t.Error("40 bad signatures, and no limit")
 }
 
-// Without its record the authority answers errors, and no certificate.
+// Without its record the authority answers errors and no certificate.
 func TestACMEWithoutRecord(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	r := acmetest.NewRaw(t, w.CA)
@@ -131,7 +133,8 @@ func TestACMEWithoutRecord(t *testing.T) {
 	}
 }
 
-// What ACME cannot prove is said when pki.yaml is read, and by doctor.
+// Names that ACME cannot prove are logged when pki.yaml is read, and doctor warns of
+// them.
 func TestACMEUnprovableNames(t *testing.T) {
 	var log bytes.Buffer
 	c := catest.Start(t, catest.Options{
@@ -157,7 +160,7 @@ func TestACMEUnprovableNames(t *testing.T) {
 	}
 }
 
-// Keys are for profiles that there are, and for a time.
+// External account keys are for profiles that exist, and for a bounded time.
 func TestACMENewEABKey(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	r := openRecord(t, w.CA)

@@ -22,7 +22,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// told reads an audit log. Unknown fields are an error: none may come in unseen.
+// told reads an audit log. An unknown field is an error, so that none is added without
+// a test.
 func told(t testing.TB, path string) (lines []map[string]any) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -39,8 +40,9 @@ func told(t testing.TB, path string) (lines []map[string]any) {
 	return lines
 }
 
-// The audit log tells of everything that was issued, revoked or refused, by whom
-// and from where; never of strangers, and never a token.
+// The audit log has a line for each certificate issued or revoked and each request
+// refused, with caller and address. It has none for requests that are not
+// authenticated, and no token.
 func TestAuditLog(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte { return append(b, "audit_log: audit.jsonl\n"...) }})
 	path := filepath.Join(c.Dir, "audit.jsonl")
@@ -108,9 +110,9 @@ func mustDo(t testing.TB, cl *client, path string, body any, want int) []byte {
 	return answer
 }
 
-// A reload goes on in a new file after the old one was renamed; one that cannot
-// be opened leaves the old one in use; a log that cannot be written is counted,
-// and stops no certificate, but it stops a command.
+// A reload writes to a new file after the old one was renamed. If the new file cannot
+// be opened, the old one stays in use. A line that cannot be written is counted and
+// stops no certificate, but it stops a command.
 func TestAuditLogRotates(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
@@ -136,7 +138,7 @@ func TestAuditLogRotates(t *testing.T) {
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	issue() // before anybody said so, it goes on in the old one
+	issue() // before the reload the line goes into the renamed file
 	if err := a.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +182,8 @@ func TestAuditLogRotates(t *testing.T) {
 	}
 }
 
-// A line that is written while a reload swaps the files is in one of them.
+// A line that is written while a reload replaces the file is in the old file or in the
+// new one.
 func TestReloadLosesNoLine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -231,7 +234,7 @@ func overwriteConfig(t testing.TB, dir, more string) {
 	damage.File(t, path, append(data, more...))
 }
 
-// A reload reads the password file: with a wrong one nothing changes.
+// A reload reads the password file again. With a wrong password nothing changes.
 func TestReloadReadsThePassword(t *testing.T) {
 	dir, password := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "password")
 	damage.File(t, password, []byte("one password\n"))

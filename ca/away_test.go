@@ -13,8 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/pgtest"
 )
 
-// While the database cannot be used, a request is answered 503 with Retry-After
-// (RFC 9110 §15.6.4): it was good, and will be again.
+// While the database is not available, a request is answered 503 with Retry-After
+// (RFC 9110 §15.6.4), because the same request will succeed later.
 func wantAway(t *testing.T, c *catest.CA, method, path string, body any) {
 	t.Helper()
 	data, err := json.Marshal(body)
@@ -36,7 +36,7 @@ func wantAway(t *testing.T, c *catest.CA, method, path string, body any) {
 }
 
 func TestDatabaseStopped(t *testing.T) {
-	var server pgtest.Server // of its own: it is stopped
+	var server pgtest.Server // one of its own, because it is stopped
 	t.Cleanup(server.Stop)
 	w := acmetest.Start(t, catest.Options{Database: server.Database(t)})
 	token := w.Token(t, "web", "web.example")
@@ -78,10 +78,11 @@ func TestDatabaseLocked(t *testing.T) {
 	}
 }
 
-// HEAD is answered wherever GET is (RFC 9110 §9.1), with its header and no body.
+// HEAD is answered on each route that has GET (RFC 9110 §9.1), with the same header
+// and no body.
 func TestHead(t *testing.T) {
 	c := acmetest.Start(t, catest.Options{}).CA
-	headOf(t, c, 1) // not between the two questions for it
+	headOf(t, c, 1) // so that no head is signed between the two requests
 	cl := newClient(t, c, nil)
 	for _, path := range []string{"/health", "/roots", "/roots.pem", "/crl", "/crl?pem", "/revoked", "/1.0/crl", "/log/head", "/nowhere", "/acme/acme/directory"} {
 		want, _ := cl.do("GET", path, nil)

@@ -49,7 +49,7 @@ func newClient(t testing.TB, c *catest.CA, cert *tls.Certificate) *client {
 	}
 	tr := &http.Transport{TLSClientConfig: conf}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &client{t, c.URL, &http.Client{Transport: tr, Timeout: 2 * time.Minute}} // SQLite alone waits for a lock for ten seconds, one caller after the other
+	return &client{t, c.URL, &http.Client{Transport: tr, Timeout: 2 * time.Minute}} // with SQLite each caller may wait ten seconds for a lock, one after the other
 }
 
 // do sends body as JSON and returns status and body of the answer.
@@ -87,7 +87,7 @@ func (c *client) do(method, path string, body any, header ...string) (int, []byt
 	return resp.StatusCode, data
 }
 
-// message is the text of a refusal.
+// message returns the text of an error answer.
 func message(t testing.TB, body []byte) string {
 	t.Helper()
 	var e stepapi.Error
@@ -115,7 +115,7 @@ func csrOf(t testing.TB, template *x509.CertificateRequest) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// csr asks for names with the given key.
+// csr returns a certificate request for names with the given key.
 func csr(t testing.TB, key crypto.Signer, cn string, names ...string) string {
 	t.Helper()
 	req := &x509.CertificateRequest{Subject: pkix.Name{CommonName: cn}}
@@ -139,7 +139,7 @@ func csr(t testing.TB, key crypto.Signer, cn string, names ...string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// pair reads a sign answer into a certificate for TLS.
+// pair parses the answer of /sign into a certificate for TLS.
 func pair(t testing.TB, body []byte, key crypto.Signer) *tls.Certificate {
 	t.Helper()
 	var resp stepapi.SignResponse

@@ -27,8 +27,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// threadTime is what the calling thread has used: other goroutines, and other
-// processes on a busy machine, are no part of it.
+// threadTime returns the processor time of the calling thread. Other goroutines and
+// other processes on a busy machine do not count.
 func threadTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
@@ -38,7 +38,7 @@ func threadTime(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// costOf is the processor time of one call, on average.
+// costOf returns the processor time of one call, on average.
 func costOf(t testing.TB, n int, call func(i int)) time.Duration {
 	t.Helper()
 	runtime.LockOSThread()
@@ -50,7 +50,7 @@ func costOf(t testing.TB, n int, call func(i int)) time.Duration {
 	return (threadTime(t) - start) / time.Duration(n)
 }
 
-// hostileRequest is one that a stranger sends.
+// hostileRequest is a request of a client that is not authenticated.
 type hostileRequest struct {
 	path, body string
 	header     []string
@@ -72,11 +72,13 @@ func (h hostileRequest) http(t testing.TB, host, address string) *http.Request {
 	return r
 }
 
-// Whatever key a stranger sends, wherever one can be sent, refusing it costs a
-// bounded time, and charges the address: after 20 refusals the next request waits.
+// A client can send keys in many places of a request. Refusing each of them costs a
+// bounded time and is charged to the address: after 20 refusals the next request
+// waits.
 //
-// The control is one RSA-4096 check in the same run. A request of 64 kB costs some of
-// them, for base64, JSON and DER; a check with the keys here costs thousands.
+// The control is one check of an RSA-4096 signature in the same run. Base64, JSON and
+// DER of a request of 64 kB cost as much as some of them; a check with one of these
+// keys would cost as much as thousands.
 func TestHostileKeysCostLittle(t *testing.T) {
 	const n = 20
 	most := time.Duration(30)
@@ -122,7 +124,7 @@ func TestHostileKeysCostLittle(t *testing.T) {
 	w.Check(t)
 }
 
-// controlCost is the processor time of one check of an RSA-4096 signature.
+// controlCost returns the processor time of one check of an RSA-4096 signature.
 func controlCost(t testing.TB) time.Duration {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 4096)
@@ -141,8 +143,8 @@ func controlCost(t testing.TB) time.Duration {
 	})
 }
 
-// hostileRequests are one for each way to make the authority compute with a key. A
-// key is as long as the limits of its route let it be.
+// hostileRequests returns one request for each way to make the authority compute with
+// a key. Each key is as long as the limits of the route allow.
 func hostileRequests(t testing.TB, w *acmetest.World) map[string]func(i int) hostileRequest {
 	t.Helper()
 	fixed := func(r hostileRequest) func(int) hostileRequest { return func(int) hostileRequest { return r } }
@@ -165,7 +167,7 @@ func hostileRequests(t testing.TB, w *acmetest.World) map[string]func(i int) hos
 		return func([]byte) []byte { return noSignature(key) }
 	}
 	base := base64.StdEncoding.EncodeToString
-	// A token by a certificate with such a key, and one by a good leaf below such a key.
+	// A token of a certificate with such a key, and one of a sound leaf that such a key has signed.
 	x5c := func(path string, chain []string, key *rsa.PublicKey, subject string) string {
 		leaf := &tls.Certificate{Leaf: peer.Leaf}
 		claims := claimsFor(t, w.CA, leaf, "/1.0"+path, map[string]any{"iss": "holders", "sub": subject})
@@ -199,7 +201,7 @@ func hostileRequests(t testing.TB, w *acmetest.World) map[string]func(i int) hos
 	acme := func(path, body string) func(int) hostileRequest {
 		return fixed(hostileRequest{path: path, body: body, header: asACME, status: http.StatusBadRequest})
 	}
-	// An account changes its key to one that is long, or says that its old one was a private one.
+	// An account changes its key to a long one, or sends its old key with a private half.
 	changing := acmetest.NewRaw(t, w.CA)
 	changing.Register()
 	const keyChange = "/acme/acme/key-change"
@@ -248,7 +250,7 @@ func hostileRequests(t testing.TB, w *acmetest.World) map[string]func(i int) hos
 	}
 }
 
-// belowHuge is a leaf that says it was signed by an authority with such a key, and
+// belowHuge returns a leaf that names an authority with such a key as its issuer, and
 // that authority.
 func belowHuge(t testing.TB, key *rsa.PublicKey) [][]byte {
 	t.Helper()
@@ -267,7 +269,7 @@ func belowHuge(t testing.TB, key *rsa.PublicKey) [][]byte {
 	return [][]byte{resigned(t, leaf.Raw, noSignature(key)), issuer}
 }
 
-// processTime is what this process has used.
+// processTime returns the processor time of this process.
 func processTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

@@ -31,7 +31,8 @@ const (
 	crashAfter   = 20 // certificates received before each kill
 )
 
-// TestServeForCrash is no test of its own: TestKill runs it in processes of its own and kills those.
+// TestServeForCrash does nothing in an ordinary run: TestKill runs it in processes of
+// their own and kills those.
 func TestServeForCrash(t *testing.T) {
 	dir := os.Getenv(crashEnv)
 	if dir == "" {
@@ -41,23 +42,23 @@ func TestServeForCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.MarkEvery(0) // as often as there is a new head
+	a.MarkEvery(0) // with each new head
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = a.KeepLog(t.Context()) }()
 	fmt.Fprintf(os.Stdout, "http://%s\n", ln.Addr())
-	// Cleartext: what is tried here lies below TLS, and /sign needs no client certificate.
+	// Cleartext is enough: the test is about the record, and /sign needs no client certificate.
 	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: time.Minute}
 	t.Log(srv.Serve(ln))
 }
 
-// TestKill ends issuing authorities with SIGKILL, over and over: the one that has
-// its record in a file, and one after the other of three that share PostgreSQL,
-// while clients go to those that are left. Whatever a client was given must be in
-// the record and the log must verify, no token may buy a second key, and the
-// marker must name a head that the record has.
+// TestKill ends issuing authorities with SIGKILL, many times: one that has its record
+// in a file, and one after the other of three that share PostgreSQL, while clients use
+// those that are left. Every certificate that a client has received must be in the
+// record, the log must verify, no token may be good for a second key, and the marker
+// must name a head that the record has.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -126,8 +127,8 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 	}
 }
 
-// markerAfterKill: whenever the process was killed, the marker is whole, not ahead
-// of the record, and not behind that of the kill before.
+// markerAfterKill returns the size of the marker. It must be whole, not ahead of the
+// record, and not behind the marker after the kill before.
 func markerAfterKill(t *testing.T, dir string, before int64) (size int64) {
 	t.Helper()
 	size = markerOf(t, dir)
@@ -147,7 +148,7 @@ type bought struct {
 	der           []byte
 }
 
-// fleet is the authorities that are alive.
+// fleet has the authorities that are alive.
 type fleet struct {
 	mu    sync.Mutex
 	urls  []string
@@ -159,7 +160,7 @@ func (f *fleet) add(url string, kill func()) {
 	f.urls, f.kills = append(f.urls, url), append(f.kills, kill)
 }
 
-// pick takes them in turn, and returns "" when none is left.
+// pick returns the URL of the next authority in turn, "" when none is left.
 func (f *fleet) pick() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -174,7 +175,7 @@ func (f *fleet) killOne() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.kills) == 0 {
-		return // an answer that was on its way
+		return // all are killed, and this answer was under way
 	}
 	f.kills[0]()
 	f.urls, f.kills = f.urls[1:], f.kills[1:]
@@ -205,8 +206,9 @@ func startForCrash(t *testing.T, dir string) (url string, kill func()) {
 	return "", nil
 }
 
-// issueUntilKilled buys certificates from several clients at once and kills one
-// authority after the other under them; it returns what was received whole.
+// issueUntilKilled gets certificates with several clients at once, and kills one
+// authority after the other meanwhile. It returns the certificates whose answers were
+// received whole.
 func issueUntilKilled(t *testing.T, dir string, f *fleet) []bought {
 	t.Helper()
 	var mu sync.Mutex // guards got
@@ -264,7 +266,7 @@ func postSign(t *testing.T, url, token string) (status int, body []byte) {
 	return c.do("POST", "/sign", req)
 }
 
-// quiet lets a client meet the connection errors that a kill is meant to cause.
+// quiet drops the connection errors that a kill causes at the clients.
 type quiet struct{ *testing.T }
 
 func (quiet) Errorf(string, ...any) {}

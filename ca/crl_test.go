@@ -29,7 +29,8 @@ func issuingCertificate(t testing.TB, c *catest.CA) *x509.Certificate {
 	return certs[0]
 }
 
-// A list that did not change is not sent again, and openssl reads what is sent.
+// A list that has not changed is not sent again, and openssl reads the list that is
+// sent.
 func TestCRLForOthers(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(b, "crl_url: http://pki.example/crl\n"...)
@@ -85,9 +86,8 @@ func TestCRLForOthers(t *testing.T) {
 	}
 }
 
-// With the lists of all, OpenSSL checks the whole chain, as nginx and PostgreSQL
-// do; after a rotation and a new root as well. A root's list that is damaged is
-// an error.
+// With the file of all lists OpenSSL checks the whole chain, as nginx and PostgreSQL
+// do, also after a rotation and with a new root. A damaged list of a root is an error.
 func TestListsOfAll(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := enrol(t, c, "storage", "storage")

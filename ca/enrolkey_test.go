@@ -15,9 +15,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// "step crypto jwk create" writes a JWE in JSON (RFC 7516 §7.2), init the compact
-// form: both are read, doctor knows that both are encrypted, and clients get the
-// compact form of either.
+// "step crypto jwk create" writes a JWE in JSON (RFC 7516 §7.2), and init writes the
+// compact form. Both are read, doctor sees that both are encrypted, and clients get
+// the compact form of either.
 func TestEnrolmentKeyForms(t *testing.T) {
 	const password = "correct-horse-battery"
 	dir := filepath.Join(t.TempDir(), "ca")
@@ -62,8 +62,8 @@ func TestEnrolmentKeyForms(t *testing.T) {
 	}
 }
 
-// publish_encrypted_key publishes what is encrypted only: an authority with plain
-// keys would give its enrolment key to everyone.
+// publish_encrypted_key refuses a key that is not encrypted: the authority would give
+// its enrolment key to everybody.
 func TestPlainKeyIsNotPublished(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// enrolling is an authority where deployer may enrol storage, short and workers.
+// enrolling starts an authority where deployer may enrol storage, short and workers.
 func enrolling(t *testing.T, more string) *catest.CA {
 	t.Helper()
 	list := profiles()
@@ -35,7 +35,8 @@ func enrolling(t *testing.T, more string) *catest.CA {
 	}})
 }
 
-// askToken asks with the certificate of an enroller, and wants a token.
+// askToken asks for a token with the certificate of an enroller, and fails if it gets
+// none.
 func askToken(t *testing.T, cl *client, req stepapi.TokenRequest) secret.String {
 	t.Helper()
 	status, body := cl.do("POST", "/1.0/token", req)
@@ -46,7 +47,7 @@ func askToken(t *testing.T, cl *client, req stepapi.TokenRequest) secret.String 
 	return secret.New(out.OTT)
 }
 
-// claimsOf reads the claims of a token without a look at its signature.
+// claimsOf returns the claims of a token without checking its signature.
 func claimsOf(t *testing.T, token secret.String) (c struct {
 	jose.Claims
 	SANs []string `json:"sans"`
@@ -66,8 +67,8 @@ func claimsOf(t *testing.T, token secret.String) (c struct {
 	return c
 }
 
-// An enroller gets a token for a service that it may enrol; token and certificate
-// are in the record with the certificate that asked for them. Its own renewal
+// An enroller gets a token for a service that it may enrol. The record has the token
+// and the certificate, with the certificate of the enroller. A renewal of the enroller
 // changes nothing.
 func TestEnroller(t *testing.T) {
 	c := enrolling(t, "")
@@ -108,7 +109,8 @@ func TestEnroller(t *testing.T) {
 	c.Check(t)
 }
 
-// Who may not have a token is told the rule, and what was authenticated is recorded.
+// A client that may not have a token gets the rule as its answer, and if it is
+// authenticated the refusal is recorded.
 func TestEnrollerRefusals(t *testing.T) {
 	c := enrolling(t, "")
 	deployer, storage := enrol(t, c, "deployer", "deployer"), enrol(t, c, "storage", "storage")
@@ -149,7 +151,7 @@ func TestEnrollerRefusals(t *testing.T) {
 	c.Check(t)
 }
 
-// refusals are the rules of those recorded, oldest first.
+// refusals returns the rules of the recorded refusals, the oldest first.
 func refusals(t *testing.T, c *catest.CA) (rules []string) {
 	t.Helper()
 	events, err := openRecord(t, c).Events(t.Context(), "refused", 0, 1000)
@@ -162,8 +164,8 @@ func refusals(t *testing.T, c *catest.CA) (rules []string) {
 	return rules
 }
 
-// A connection outlives the certificate that it was made with; a token is not made
-// with it then, and none outlives it.
+// A connection can outlive the certificate that it was made with. No token is made
+// over it then, and no token outlives the certificate.
 func TestEnrollerExpires(t *testing.T) {
 	c := enrolling(t, "")
 	ask := func(cert *x509.Certificate) *httptest.ResponseRecorder {
@@ -193,8 +195,8 @@ func TestEnrollerExpires(t *testing.T) {
 	}
 }
 
-// A token that is still unused when its enroller is revoked, or is no enroller any
-// more, is worth nothing.
+// A token is refused if its enroller was revoked, or is no enroller any more, before
+// the token is used.
 func TestTokenOfFormerEnroller(t *testing.T) {
 	for name, tc := range map[string]struct {
 		end    func(*catest.CA, *tls.Certificate)
@@ -223,8 +225,8 @@ func TestTokenOfFormerEnroller(t *testing.T) {
 	}
 }
 
-// Tokens have a limit of their own, because each is an event of the record; other
-// requests of the service go on.
+// Tokens have a limit of their own, because each is an event of the record. Other
+// requests of the service are not limited by it.
 func TestEnrollerLimit(t *testing.T) {
 	c := enrolling(t, "limits: {per_enroller: {per_second: 0.01, burst: 2}}\n")
 	cl := newClient(t, c, enrol(t, c, "deployer", "deployer"))
@@ -239,7 +241,7 @@ func TestEnrollerLimit(t *testing.T) {
 	}
 }
 
-// A token that could not be recorded does not leave.
+// A token that cannot be recorded is not sent.
 func TestTokenCommitFailure(t *testing.T) {
 	c := enrolling(t, "")
 	cl := newClient(t, c, enrol(t, c, "deployer", "deployer"))
@@ -294,8 +296,8 @@ func TestEnrollersInConfiguration(t *testing.T) {
 	}
 }
 
-// Replicas have one key and one record: a token of one is good at another, and
-// revoking the enroller at a third ends it everywhere.
+// Replicas have one key and one record: a token of one is accepted by another, and a
+// revocation of the enroller at the third ends it at each of them.
 func TestEnrollerAtReplicas(t *testing.T) {
 	three := replicas(t, catest.Options{Edit: func(text []byte) []byte { return append(text, "enrollers: {ingester: [storage]}\n"...) }})
 	cert := enrol(t, three[0], "ingester", "ingester")

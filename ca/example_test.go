@@ -13,8 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
-// An authority from nothing to the first token. A program that serves puts
-// Handler behind TLS 1.3, and runs Watch and KeepLog beside it.
+// This makes an authority and its first token. A program that serves puts Handler
+// behind TLS 1.3, and runs Watch and KeepLog beside it.
 func Example() {
 	parent, err := os.MkdirTemp("", "authority")
 	if err != nil {

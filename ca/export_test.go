@@ -29,20 +29,20 @@ func (a *Authority) VerifySign(ctx context.Context, req stepapi.SignRequest) err
 // CloseRecord makes every later commit fail, as a full disk would.
 func (a *Authority) CloseRecord() error { return a.record.Close() }
 
-// Quota is how many refusals of a credential are recorded.
+// Quota bounds how many refusals of a credential are recorded.
 type Quota struct{ q quota }
 
-// Take takes one refusal of a credential whose hour allows so many.
+// Take takes one refusal of a credential that may have so many in an hour.
 func (q *Quota) Take(id string, most int, now time.Time) bool {
 	return q.q.allow([]credential{{id, most}}, now)
 }
 
-// Len is how many credentials are remembered.
+// Len returns how many credentials are remembered.
 func (q *Quota) Len() int { return q.q.counts.Size() }
 
-// TokenAt is an enrolment token for all names of a service that says it is of that
-// issuer, signed with the key of "enrolment", as StateDir.NewToken would have made it at
-// another moment. The keys in dir must be plain.
+// TokenAt returns an enrolment token for all names of a service, as StateDir.NewToken
+// would have made it at another moment. It names the given issuer, and is signed with
+// the key of "enrolment". The keys in dir must be plain.
 func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) (secret.String, error) {
 	return tokenWith(dir, func(r *policy.Rules, c *newClaims) (err error) {
 		c.Subject, c.Issuer = service, issuer
@@ -52,7 +52,7 @@ func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) 
 	})
 }
 
-// TokenFor is an enrolment token for names that its service may not have.
+// TokenFor returns an enrolment token for names that its service may not have.
 func TokenFor(dir, service string, asked ...string) (secret.String, error) {
 	return tokenWith(dir, func(_ *policy.Rules, c *newClaims) error {
 		c.Subject, c.SANs = service, asked
@@ -90,7 +90,7 @@ func tokenWith(dir string, change func(*policy.Rules, *newClaims) error) (secret
 	return key.Sign(c.at(cfg, stepapi.PathSign, root))
 }
 
-// RenewByProof runs a renewal for the same key by a token, to the end.
+// RenewByProof renews for the same key by a token, up to the commit.
 func (a *Authority) RenewByProof(ctx context.Context, token string) error {
 	v, err := a.verifyRenewal(ctx, &http.Request{Header: http.Header{"Authorization": {bearer + token}}}, "")
 	if err == nil {
@@ -99,7 +99,8 @@ func (a *Authority) RenewByProof(ctx context.Context, token string) error {
 	return err
 }
 
-// RenewChain renews a certificate as if a handshake had shown it, also after its end.
+// RenewChain renews a certificate as if a handshake had verified it, also after its
+// end.
 func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) error {
 	entry, err := a.lookUp(ctx, chain[0])
 	if err != nil {
@@ -111,7 +112,7 @@ func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) e
 	return err
 }
 
-// DropRoot removes a root that expired certificates still chain to.
+// DropRoot removes a root although expired certificates chain to it.
 func (a *Authority) DropRoot(fingerprint string) error {
 	return a.update(a.life, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
@@ -125,19 +126,20 @@ func (a *Authority) DropRoot(fingerprint string) error {
 	})
 }
 
-// HandOutAgain answers a spent token with the certificate it bought.
+// HandOutAgain returns the certificate for a spent token again.
 func (a *Authority) HandOutAgain(ctx context.Context, entry record.Certificate) error {
 	_, err := a.returnEarlier(ctx, verifiedRequest{caller: caller{kind: callerToken, name: "token", service: entry.Service}, action: actSign}, entry)
 	return err
 }
 
-// Forge signs with the issuing key what never goes through the record.
+// Forge signs with the issuing key a certificate that is not recorded.
 func (a *Authority) Forge(t *x509.Certificate) ([]byte, error) {
 	st := a.state.Load()
 	return x509.CreateCertificate(rand.Reader, t, st.intermediates[0], t.PublicKey, st.signer)
 }
 
-// CRLMade is how many entries the issuing intermediate's list has, and when it was made.
+// CRLMade returns how many entries the list of the issuing intermediate has, and when
+// it was made.
 func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made time.Time, err error) {
 	st := a.state.Load()
 	c, err := a.currentCRL(ctx, st, st.intermediates[0], exact)
@@ -147,10 +149,11 @@ func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made 
 	return c.Entries(), c.Made(), nil
 }
 
-// Addressed is the bucket of a request's address.
+// Addressed returns the prefix by which the requests of an address are counted.
 func Addressed(remote string) string { return addressOf(&http.Request{RemoteAddr: remote}).String() }
 
-// ForgetLive makes the next first certificate of each service count.
+// ForgetLive drops all counts, so that the next first certificate of each service
+// counts anew.
 func (a *Authority) ForgetLive() {
 	a.live.mu.Lock()
 	defer a.live.mu.Unlock()
@@ -163,7 +166,7 @@ func (a *Authority) IssueOwn(ctx context.Context) error {
 	return err
 }
 
-// BreakAuditLog makes each line fail, as a full disk would.
+// BreakAuditLog makes each later line fail, as a full disk would.
 func (a *Authority) BreakAuditLog() { _ = a.audit.f.Close() }
 
 // Tell writes a line to the audit log.
@@ -171,19 +174,19 @@ func (a *Authority) Tell(ctx context.Context) {
 	a.writeAudit(ctx, caller{name: "test"}, auditLine{Action: string(actSign), Outcome: outcomeDone})
 }
 
-// ParseRecordQuery is the parser of the record's API.
+// ParseRecordQuery parses the parameters of GET /records/certificates.
 func ParseRecordQuery(raw string) (record.Query, error) {
 	q, err := parseRecordQuery(raw, time.Now())
 	return q.Query, err
 }
 
-// SequenceLog gives all events their places, as KeepLog does each second.
+// SequenceLog gives all committed events their places, as KeepLog does each second.
 func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }
 
-// PublishedKey is what publish_encrypted_key serves.
+// PublishedKey returns the key that publish_encrypted_key serves.
 func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE("enrolment") }
 
-// Mark writes the marker if it is time, and MarkEvery says how often that is.
+// Mark writes the marker if it is due.
 func (a *Authority) Mark(ctx context.Context) { a.mark(ctx, false) }
 
 // MarkEvery sets the shortest time between two markers.

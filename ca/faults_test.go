@@ -14,8 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// The list of a retired issuer needs its key: without it the authority says that
-// it is not ready, and goes on issuing.
+// The list of a retired issuer needs its key. Without the key the authority is not
+// ready and says why, and goes on issuing.
 func TestRetiredKeyIsGone(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	enrol(t, c, "storage", "storage")
@@ -38,7 +38,7 @@ func TestRetiredKeyIsGone(t *testing.T) {
 	enrol(t, c, "storage", "storage")
 }
 
-// Without a record there is no list, no count and no readiness, and each says so.
+// Without a record, lists, counts and readiness are errors.
 func TestOpsWithoutARecord(t *testing.T) {
 	dir := newAuthority(t, setup.Options{})
 	reg := prometheus.NewRegistry()

@@ -42,7 +42,7 @@ func TestFixture(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		at     time.Duration
-		within time.Duration // of now, a moment at which it is valid
+		within time.Duration // from now to a moment at which it is valid
 	}{
 		{"expired", -24*time.Hour - time.Minute, -2 * time.Minute},
 		{"not yet valid", 365 * 24 * time.Hour, 365*24*time.Hour + time.Hour},
@@ -55,7 +55,7 @@ func TestFixture(t *testing.T) {
 			leaf, opts := chain[0], x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), DNSName: "ingester"}
 			opts.Intermediates.AddCert(chain[1])
 			_, err = leaf.Verify(opts)
-			if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired { // Go's word for both
+			if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired { // which Go returns for both
 				t.Errorf("verified now: %v", err)
 			}
 			opts.CurrentTime = time.Now().Add(tc.within)
@@ -71,7 +71,7 @@ func TestFixture(t *testing.T) {
 	}
 }
 
-// recordHolds: a fixture can be listed and revoked like any other certificate.
+// recordHolds checks that a fixture is in the record like any other certificate.
 func recordHolds(t *testing.T, c *catest.CA, leaf *x509.Certificate) {
 	t.Helper()
 	rec, err := ca.StateDir(c.Dir).OpenRecord(t.Context())

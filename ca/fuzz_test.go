@@ -20,8 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// FuzzConfig: whatever the file is, parsing ends with an error of one line or
-// with a configuration, and never panics.
+// FuzzConfig: parsing any file ends with a configuration, or with an error of one
+// line, and never panics.
 func FuzzConfig(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "pki")
 	if _, err := setup.Init(f.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -43,8 +43,8 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzSignRequest: no body whatever that carries no good token gets past
-// verification, and none panics.
+// FuzzSignRequest: no body without a valid token gets past verification, and none
+// panics.
 func FuzzSignRequest(f *testing.F) {
 	c := catest.Start(f, catest.Options{Profiles: profiles()})
 	f.Add(`{"csr":"","ott":""}`)
@@ -63,8 +63,8 @@ func FuzzSignRequest(f *testing.F) {
 	})
 }
 
-// FuzzRenewalToken: no text whatever renews anything unless the key of a recorded
-// certificate signed it for this use, and none panics.
+// FuzzRenewalToken: a text renews a certificate only if the key of a recorded
+// certificate has signed it for this use, and none panics.
 func FuzzRenewalToken(f *testing.F) {
 	c := catest.Start(f, catest.Options{Profiles: profiles()})
 	old := expired(f, c, "storage", time.Minute, "storage")
@@ -82,7 +82,7 @@ func FuzzRenewalToken(f *testing.F) {
 	})
 }
 
-// TestCommitFailure: a certificate that could not be recorded does not leave.
+// TestCommitFailure: a certificate that cannot be recorded is not sent.
 func TestCommitFailure(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl, key := newClient(t, c, nil), newKey(t)
@@ -100,8 +100,8 @@ func TestCommitFailure(t *testing.T) {
 	c.Check(t)
 }
 
-// FuzzRevokeRequest: whatever comes, nothing is revoked that its sender may not
-// revoke, and nothing panics.
+// FuzzRevokeRequest: no body revokes a certificate that its sender may not revoke, and
+// none panics.
 func FuzzRevokeRequest(f *testing.F) {
 	c := catest.Start(f, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_address: {per_second: 0}}")})
 	cert := enrol(f, c, "storage", "storage")
@@ -122,9 +122,9 @@ func FuzzRevokeRequest(f *testing.F) {
 	})
 }
 
-// FuzzTokenRequest: whatever an enroller asks for, a token that leaves is for a
-// service that it may enrol, for names of that service, and ends with the
-// certificate that it was asked for with; nothing panics.
+// FuzzTokenRequest: each token that an enroller gets is for a service that it may
+// enrol and for names of that service, and ends with the certificate of the enroller.
+// No body panics.
 func FuzzTokenRequest(f *testing.F) {
 	list := profiles()
 	list["workers"] = policy.Profile{Patterns: []string{"*.workers.internal"}}

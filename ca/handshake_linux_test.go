@@ -15,9 +15,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 )
 
-// What docs/threat-model.md says of keys in a handshake: crypto/tls refuses an RSA key
-// above 8192 bits before it computes with it, and crypto/x509 tries at most a hundred
-// signatures of a chain below that, with the keys that the stranger has sent.
+// docs/threat-model.md says of keys in a handshake: crypto/tls refuses an RSA key
+// above 8192 bits before it computes with it, and crypto/x509 checks at most a hundred
+// signatures of a chain with smaller keys.
 func TestKeysInHandshakes(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	u, err := url.Parse(c.URL)

@@ -22,8 +22,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// hugeKey is a public key that nobody has the private half of. The exponent is the
-// largest that crypto/rsa computes with.
+// hugeKey returns a public key without a private half. The exponent is the largest
+// with which crypto/rsa computes.
 func hugeKey(t testing.TB, bits int) *rsa.PublicKey {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), uint(bits)))
@@ -35,7 +35,7 @@ func hugeKey(t testing.TB, bits int) *rsa.PublicKey {
 }
 
 // noSignature has the length of a signature by the key, and is less than its modulus:
-// everything else is refused without arithmetic.
+// any other value is refused without arithmetic.
 func noSignature(key *rsa.PublicKey) []byte {
 	sig := bytes.Repeat([]byte{0x21}, (key.N.BitLen()+7)/8)
 	sig[0] = 0
@@ -44,7 +44,7 @@ func noSignature(key *rsa.PublicKey) []byte {
 
 var sha256WithRSA = pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}
 
-// hugeRequest is a certificate request with such a key, in DER.
+// hugeRequest returns a certificate request with such a key, in DER.
 func hugeRequest(t testing.TB, key *rsa.PublicKey) []byte {
 	t.Helper()
 	spki, err := x509.MarshalPKIXPublicKey(key)
@@ -79,7 +79,7 @@ func pemRequest(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// certificateFor is a certificate for any key, signed by another.
+// certificateFor returns a certificate for any key, signed by another.
 func certificateFor(t testing.TB, key crypto.PublicKey, issuer *x509.Certificate, by crypto.Signer) *x509.Certificate {
 	t.Helper()
 	now := time.Now()
@@ -101,7 +101,7 @@ func certificateFor(t testing.TB, key crypto.PublicKey, issuer *x509.Certificate
 	return cert
 }
 
-// handMadeJWT is a token with any header, signed with RS256 by any means.
+// handMadeJWT returns a token with any header, signed with RS256 by any means.
 func handMadeJWT(t testing.TB, head, claims map[string]any, sign func(signed []byte) []byte) string {
 	t.Helper()
 	head["alg"] = "RS256"
@@ -116,7 +116,7 @@ func handMadeJWT(t testing.TB, head, claims map[string]any, sign func(signed []b
 	return text + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(text)))
 }
 
-// jwkOf is a public key as a header has it (RFC 7518 §6.3.1).
+// jwkOf returns a public key as the member jwk of a header (RFC 7518 §6.3.1).
 func jwkOf(key *rsa.PublicKey) map[string]any {
 	return map[string]any{
 		"kty": "RSA", "n": base64.RawURLEncoding.EncodeToString(key.N.Bytes()),
@@ -152,8 +152,8 @@ func (k weakKey) signs(t testing.TB) func([]byte) []byte {
 	}
 }
 
-// newWeakKey has the factors as they are given: d is the inverse of e for the product
-// of each less one.
+// newWeakKey returns a key with the given factors: d is the inverse of e modulo the
+// product of each factor less one.
 func newWeakKey(t testing.TB, e int, factors ...*big.Int) weakKey {
 	t.Helper()
 	one, n, phi := big.NewInt(1), big.NewInt(1), big.NewInt(1)
@@ -168,7 +168,7 @@ func newWeakKey(t testing.TB, e int, factors ...*big.Int) weakKey {
 	return weakKey{rsa.PublicKey{N: n, E: e}, d}
 }
 
-// primeFor is a prime of that length for which e has an inverse.
+// primeFor returns a prime of that length for which e has an inverse.
 func primeFor(t testing.TB, bits, e int) *big.Int {
 	t.Helper()
 	for {
@@ -182,8 +182,8 @@ func primeFor(t testing.TB, bits, e int) *big.Int {
 	}
 }
 
-// weakKeys are named by the text of the rule that refuses each. Signatures by all of
-// them verify.
+// weakKeys returns keys by the text of the rule that refuses each. Signatures by all
+// of them verify.
 func weakKeys(t testing.TB) map[string]weakKey {
 	t.Helper()
 	p, q := primeFor(t, 1024, 3), primeFor(t, 1024, 3)
@@ -216,7 +216,7 @@ func resigned(t testing.TB, der, signature []byte) []byte {
 	return marshal(t, c)
 }
 
-// TestKeyInHeader: the member jwk is found however it is written, and nothing else is
+// TestKeyInHeader: the member jwk is found in each spelling, and no other member is
 // taken for it.
 func TestKeyInHeader(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})

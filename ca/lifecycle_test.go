@@ -19,8 +19,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// TestEncrypted walks through an authority with a generated password and an
-// offline root, which the test kit avoids because deriving keys takes seconds.
+// TestEncrypted runs an authority with a generated password and an offline root
+// through its life. The test kit avoids both, because deriving keys takes seconds.
 func TestEncrypted(t *testing.T) {
 	dir, offline := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "root.key")
 	res, err := setup.Init(t.Context(), setup.Options{Dir: dir, OfflineRoot: offline})
@@ -224,7 +224,7 @@ func newAuthority(t testing.TB, opt setup.Options) string {
 	return opt.Dir
 }
 
-// Pruning takes what expired longer ago than anything can be renewed.
+// Prune removes certificates that expired so long ago that nothing can renew them.
 func TestPrune(t *testing.T) {
 	dir := newAuthority(t, setup.Options{})
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})

@@ -14,7 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 )
 
-// The limit on bodies holds for the whole body, not for the first object in it.
+// The limit on bodies holds for the whole body, also behind the first object in it.
 func TestBodyLimits(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	good, err := json.Marshal(signRequest(t, c.Token(t, "storage"), newKey(t), "storage", "storage", "localhost", "127.0.0.1"))
@@ -40,7 +40,7 @@ func TestBodyLimits(t *testing.T) {
 	c.Check(t)
 }
 
-// What a caller may write into the record by being refused is short and valid text.
+// The text that a refused caller gets into the record is short and valid UTF-8.
 func TestRefusalsAreClipped(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	long := strings.Repeat("ä", 200) + ".example"
@@ -61,7 +61,8 @@ func TestRefusalsAreClipped(t *testing.T) {
 	}
 }
 
-// The same token and key give the same certificate again, as long as it is one.
+// The same token and key get the same certificate again until it expires, and then
+// none.
 func TestNoSecondLifeForAToken(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	enrol(t, c, "storage", "storage")
@@ -75,8 +76,8 @@ func TestNoSecondLifeForAToken(t *testing.T) {
 	}
 }
 
-// The commit of a trust change is current.json. The copies for people may fail
-// without taking the change back, and a start without them works.
+// The commit of a trust change is current.json. A failure to write the copies for
+// people does not undo the change, and a start without the copies works.
 func TestTrustChangeSurvivesBlockedCopies(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	path := filepath.Join(c.Dir, "certs", "root_ca.crt")

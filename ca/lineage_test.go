@@ -29,9 +29,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// One certificate that renews as fast as it can gets 50 live ones, and then a
-// refusal that is recorded. Others of the service go on, and a revocation of the
-// lineage takes all of it.
+// A certificate that renews as fast as it can gets 50 live ones, and then a refusal,
+// which is recorded. Other certificates of the service are not affected, and a
+// revocation of the lineage revokes all of it.
 func TestLineageIsBounded(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	stolen, honest := enrol(t, c, "storage", "storage"), enrol(t, c, "storage", "storage")
@@ -69,7 +69,8 @@ func TestLineageIsBounded(t *testing.T) {
 	c.Check(t)
 }
 
-// What a certificate vouches for is of its lineage, and counts.
+// A certificate that was issued for a token of type X5C belongs to the lineage of the
+// certificate behind the token, and counts.
 func TestLineageCountsX5C(t *testing.T) {
 	few := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: 3}
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
@@ -83,8 +84,8 @@ func TestLineageCountsX5C(t *testing.T) {
 	c.Check(t)
 }
 
-// A full lineage is one line of the log that somebody must act on, however often it
-// asks, and a count of the metrics each time.
+// A full lineage is one line of the log, however often it asks, and each refusal is
+// counted in the metrics.
 func TestFullLineageIsTold(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: map[string]policy.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
@@ -97,7 +98,7 @@ func TestFullLineageIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = a.Close() }()
-	chain, err := a.IssueFixture(t.Context(), "few", fixtureRequest(t, "few"), time.Now().Add(-24*time.Hour-time.Minute)) // expired: it counts for nothing
+	chain, err := a.IssueFixture(t.Context(), "few", fixtureRequest(t, "few"), time.Now().Add(-24*time.Hour-time.Minute)) // expired, so it does not count
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +128,8 @@ func TestMaxLivePerLineageConfig(t *testing.T) {
 	}
 }
 
-// renewals are the ways to a successor of a certificate; each returns the status,
-// the answer, and the key of the successor.
+// renewals returns each way to renew a certificate. A way returns the status, the
+// answer, and the key of the new certificate.
 func renewals(t *testing.T, c *catest.CA) map[string]func(*tls.Certificate) (int, []byte, crypto.Signer) {
 	t.Helper()
 	return map[string]func(*tls.Certificate) (int, []byte, crypto.Signer){
@@ -149,8 +150,8 @@ func renewals(t *testing.T, c *catest.CA) map[string]func(*tls.Certificate) (int
 	}
 }
 
-// endsBy renews a certificate in every way, and its successors too: none ends after
-// the given moment.
+// endsBy renews a certificate in every way, and the new certificates too, and checks
+// that none ends after the given moment.
 func endsBy(t *testing.T, c *catest.CA, cert *tls.Certificate, end time.Time) {
 	t.Helper()
 	for way, renew := range renewals(t, c) {
@@ -167,7 +168,7 @@ func endsBy(t *testing.T, c *catest.CA, cert *tls.Certificate, end time.Time) {
 	}
 }
 
-// edit changes the record behind the program's back.
+// edit changes the record as another process would.
 func edit(t *testing.T, c *catest.CA, text string, args ...any) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.Dir, "pki.db")+"?_pragma=busy_timeout(10000)")
@@ -180,7 +181,7 @@ func edit(t *testing.T, c *catest.CA, text string, args ...any) {
 	}
 }
 
-// refusedByProof wants the rule in the answer to every way to renew.
+// refusedByProof expects the rule in the answer to every way to renew.
 func refusedByProof(t *testing.T, c *catest.CA, cert *tls.Certificate, says string) {
 	t.Helper()
 	for way, renew := range renewals(t, c) {
@@ -191,10 +192,11 @@ func refusedByProof(t *testing.T, c *catest.CA, cert *tls.Certificate, says stri
 	}
 }
 
-// Nothing in a lineage that began with X5C ends after the certificate that vouched,
-// be it ours or of another authority, whatever way it renews.
+// In a lineage that began with a token of type X5C no certificate ends after the one
+// behind the token, in every way to renew, and also if another authority has issued
+// that one.
 func TestRenewalsEndWithX5C(t *testing.T) {
-	root, device := checkUnused(t, "serial-4711", "storage")
+	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	damage.File(t, file, pemfile.EncodeCertificates([]*x509.Certificate{root}))
 	for name, entry := range map[string]string{"ours": ownX5C, "another's": fmt.Sprintf("  - {type: X5C, name: holders, roots: %q}\n", file)} {
@@ -221,7 +223,7 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 			}
 			c.Check(t)
 
-			// From before the ends of proofs were kept: it gets no more than it has.
+			// An older version has kept no end of the proof: the end is that of the certificate.
 			edit(t, c, `UPDATE certificates SET proof_until = 0`)
 			endsBy(t, c, child, child.Leaf.NotAfter)
 			edit(t, c, `UPDATE certificates SET proof_until = ?`, time.Now().Add(9*time.Second).UnixMilli())
@@ -234,8 +236,8 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 	}
 }
 
-// Names that were proven once are good for lifetime.max of the profile; then they
-// are to be proven again.
+// Names that were proved once hold for lifetime.max of the profile. After that they
+// must be proved again.
 func TestRenewalsEndWithACME(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	w.Rewrite(t, func(b []byte) []byte {
@@ -266,7 +268,7 @@ func TestRenewalsEndWithACME(t *testing.T) {
 	endsBy(t, w.CA, second, time.Now().Add(10*time.Hour))
 	edit(t, w.CA, `UPDATE certificates SET proof_until = ?`, time.Now().Add(-time.Hour).UnixMilli())
 	refusedByProof(t, w.CA, second, "prove the names again")
-	// From before the ends of proofs were kept: by the first of the lineage.
+	// An older version has kept no end of the proof: the first certificate decides.
 	edit(t, w.CA, `UPDATE certificates SET proof_until = 0`)
 	endsBy(t, w.CA, second, end)
 	edit(t, w.CA, `UPDATE certificates SET proof_until = 0`)

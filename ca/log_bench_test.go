@@ -18,9 +18,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// BenchmarkReplicas issues through three authorities on one PostgreSQL, four
-// callers each, without the network: what the log costs shows beside a build
-// without it.
+// BenchmarkReplicas issues through three authorities on one PostgreSQL with four
+// callers each, without the network. Compared with a build without the log it shows
+// what the log costs.
 //
 //	go test ./ca -run '^$' -bench Replicas -benchtime 4000x
 func BenchmarkReplicas(b *testing.B) {

@@ -58,8 +58,9 @@ func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Hea
 	}
 }
 
-// TestHeadsAreHandedOut: each certificate brings a head, anyone may ask for the
-// newest, and peers get proofs that the log of today begins with theirs.
+// TestHeadsAreHandedOut: each certificate comes with a head, everybody may ask for the
+// newest, and clients get proofs that the log of today begins with the log of their
+// head.
 func TestHeadsAreHandedOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -81,7 +82,7 @@ func TestHeadsAreHandedOut(t *testing.T) {
 	if h, err := v.Open(told); err != nil || h.Size < old.Size {
 		t.Errorf("with a certificate: %+v, %v", h, err)
 	}
-	_, now := headOf(t, c, 4) // with all that there is: the next proof must not be to a later one
+	_, now := headOf(t, c, 4) // all events, so that no later head is signed before the proof
 
 	status, body := newClient(t, c, other).do("GET", fmt.Sprintf("/log/proof?from=%d", old.Size), nil)
 	var p stepapi.LogProof
@@ -150,7 +151,7 @@ func renewRaw(t *testing.T, cl *client) http.Header {
 	return resp.Header
 }
 
-// TestKeptHead: a head that a client kept is compared with the record of today.
+// TestKeptHead compares a head that a client has kept with the record of today.
 func TestKeptHead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -178,7 +179,8 @@ func TestKeptHead(t *testing.T) {
 	}
 }
 
-// TestLogKey: its public half heals, the private one is never made anew over a log that is signed.
+// TestLogKey: a lost public half of the key is made again. The private half is never
+// made anew for a log that has a head.
 func TestLogKey(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -220,7 +222,7 @@ func TestLogKey(t *testing.T) {
 	if err := reopen(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "log.key") {
 		t.Errorf("a key was made beside a record: %v", err)
 	}
-	// A record from before there was a log has no head; to go on with it is a decision.
+	// A record from before there was a log has no head. The operator has to accept that.
 	damage.SQL(t, dir, `DELETE FROM log_state`)
 	if err := os.Remove(filepath.Join(dir, "certs/log.head")); err != nil {
 		t.Fatal(err)
@@ -260,7 +262,7 @@ func TestLogKey(t *testing.T) {
 func TestLogKeyIsNotReplaced(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	headOf(t, c, 1)
-	mustMark(t, c, 1) // while it is written there is a temporary file beside it
+	mustMark(t, c, 1) // while the marker is written a temporary file is beside it
 	dir := filepath.Join(t.TempDir(), "copy")
 	if err := os.CopyFS(dir, os.DirFS(c.Dir)); err != nil {
 		t.Fatal(err)
@@ -271,7 +273,7 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "log.key") {
 		t.Errorf("opened: %v", err)
 	}
-	// The key of another log does not do either.
+	// The key of another log is refused as well.
 	other := catest.Start(t, catest.Options{Profiles: profiles()})
 	data, err := os.ReadFile(filepath.Join(other.Dir, "secrets/log.key"))
 	if err != nil {
@@ -285,8 +287,8 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestLogThatCannotGoOn: when somebody rewrites the log under a running
-// authority, it signs nothing more and says so, and goes on issuing.
+// TestLogThatCannotGoOn: when somebody rewrites the log under a running authority, it
+// signs no further head, says so, and goes on issuing.
 func TestLogThatCannotGoOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -341,7 +343,7 @@ func TestLogThatCannotGoOn(t *testing.T) {
 	tamper(`UPDATE log_state SET edge = zeroblob(32)`)
 	issue()
 	until("the failure", func() bool { return metricValue(t, reg, "artstore_ca_log_failing", "") == 1 })
-	until("its line in the log", func() bool { // which comes after the metric
+	until("its line in the log", func() bool { // which is written after the metric changes
 		text := logged.String()
 		return strings.Contains(text, "level=ERROR") && strings.Contains(text, "not the one that was signed")
 	})

@@ -26,7 +26,7 @@ import (
 )
 
 // manyRevoked puts n revocations of the issuing intermediate into the record, as
-// another process would, with serials as long as ours are.
+// another process would. The serials are as long as ours.
 func manyRevoked(t testing.TB, c *catest.CA, n int) {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(c.Dir, "pki.db")+"?_pragma=busy_timeout(10000)")
@@ -46,7 +46,8 @@ func manyRevoked(t testing.TB, c *catest.CA, n int) {
 	}
 }
 
-// A client takes a list of 300 000 entries, and refuses the one that came last.
+// A client reads a list of 300 000 entries, and refuses the certificate that was
+// revoked last.
 func TestClientsTakeLongLists(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -115,7 +116,7 @@ func TestClientsTakeLongLists(t *testing.T) {
 	}
 }
 
-// The authority says when its lists get so long that clients may not read them.
+// The authority logs that its lists are so long that clients may refuse to read them.
 func TestLongListsAreToldOf(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -149,7 +150,7 @@ func TestLongListsAreToldOf(t *testing.T) {
 	if !found {
 		t.Error("doctor says nothing")
 	}
-	// What is said of the length is what is served.
+	// The metric has the length of the answer.
 	status, body := newClient(t, c, nil).do("GET", "/revoked", nil)
 	said := metricValue(t, reg, "artstore_ca_revoked_bytes", "")
 	if ratio := said / float64(len(body)); status != 200 || ratio < 0.95 || ratio > 1.05 {

@@ -14,8 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
-// metricValue is the value of a metric, or the count of a histogram, with one of
-// whose labels has this value; "" is any.
+// metricValue returns the value of a metric, or the count of a histogram, that has a
+// label with this value. "" is any value.
 func metricValue(t testing.TB, reg *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -44,7 +44,7 @@ func hasLabel(m *dto.Metric, value string) bool {
 	return false
 }
 
-// What the metrics say is so, and no label is a stranger's to choose.
+// The values of the metrics are true, and a client cannot choose the value of a label.
 func TestMetrics(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), RootLifetime: 48 * time.Hour}); err != nil {
@@ -103,7 +103,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// The listener in cleartext has the list and nothing else.
+// The listener in cleartext serves the list and nothing else.
 func TestCRLHandler(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {

@@ -16,14 +16,15 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
-// watched is an authority in a bubble with a Watch that runs.
+// watched is an authority in a bubble of synctest, with a Watch that runs.
 type watched struct {
 	dir string
 	a   *ca.Authority
 	got chan ca.ServerIdentity
 }
 
-// watchInBubble opens a new authority, so that a minute takes no time.
+// watchInBubble opens a new authority in a bubble of synctest, so that a minute takes
+// no time.
 func watchInBubble(t *testing.T, f func(t *testing.T, w *watched)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -51,7 +52,8 @@ func watchInBubble(t *testing.T, f func(t *testing.T, w *watched)) {
 	})
 }
 
-// newest waits until nothing moves, and returns the last identity; nil if there is no new one.
+// newest waits until all goroutines are blocked, and returns the last identity, nil if
+// there is no new one.
 func (w *watched) newest() *ca.ServerIdentity {
 	synctest.Wait()
 	var last *ca.ServerIdentity
@@ -65,7 +67,7 @@ func (w *watched) newest() *ca.ServerIdentity {
 	}
 }
 
-// serials are those on the lists.
+// serials returns the serials on the lists.
 func serials(id *ca.ServerIdentity) (out []*big.Int) {
 	for _, l := range id.Revoked {
 		for _, e := range l.RevokedCertificateEntries {
@@ -75,8 +77,9 @@ func serials(id *ca.ServerIdentity) (out []*big.Int) {
 	return out
 }
 
-// The own certificate is revoked by a command, which is another process: within a
-// minute the listener has another one, and a list with the old one.
+// A command, which is another process, revokes the certificate of the authority
+// itself. Within a minute the listener has another certificate, and a list with the
+// old one.
 func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		first := w.newest()
@@ -103,7 +106,8 @@ func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
 	})
 }
 
-// A reload makes another certificate only if that would have other contents.
+// A reload makes a new certificate for the listener only if it would have other
+// contents.
 func TestReloadKeepsOwnCertificate(t *testing.T) {
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		path := filepath.Join(w.dir, "pki.yaml")

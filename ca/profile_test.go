@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// patterned are profiles whose names are not all listed.
+// patterned returns profiles with names that are not all listed.
 func patterned() map[string]policy.Profile {
 	return map[string]policy.Profile{
 		"workers": {Patterns: []string{"*.workers.internal", "10.20.0.0/16", "spiffe://artstore/workers/*"}},
@@ -23,8 +23,8 @@ func patterned() map[string]policy.Profile {
 	}
 }
 
-// A request gets the names that its profile lists or has a pattern for, and the
-// refusal of another says which keys of pki.yaml decide.
+// A request gets the names that its profile lists or has a pattern for. The refusal of
+// another name says which keys of pki.yaml decide.
 func TestPatternsDecide(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	cl := newClient(t, c, nil)
@@ -44,7 +44,7 @@ func TestPatternsDecide(t *testing.T) {
 		{"gateway", []string{"*.gw.internal"}, "profiles.gateway.wildcards"},
 	} {
 		key := newKey(t)
-		// Signed with the enrolment key all the same: the authority itself must refuse.
+		// TokenFor signs such a token, so that the authority itself must refuse it.
 		token, err := ca.TokenFor(c.Dir, tc.service, tc.names...)
 		if err != nil {
 			t.Fatal(err)
@@ -69,7 +69,8 @@ func TestPatternsDecide(t *testing.T) {
 	c.Check(t)
 }
 
-// What a pattern gave is renewed while the pattern is there, and not when it is gone.
+// Names that a pattern has allowed are renewed while the pattern exists, and not after
+// it was removed.
 func TestPatternsHoldForRenewals(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	cl := newClient(t, c, enrol(t, c, "workers", "w-1.workers.internal"))
@@ -87,8 +88,8 @@ func TestPatternsHoldForRenewals(t *testing.T) {
 	}
 }
 
-// A token is for the names that are listed; where there are only patterns, it has
-// to say which.
+// A token is for the names that the profile lists. For a profile with patterns only,
+// the token must name them.
 func TestTokenOfPatterns(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, c.Token(t, "gateway"), newKey(t), "gateway", "gateway"))
@@ -126,7 +127,8 @@ func TestProfileNames(t *testing.T) {
 	}
 }
 
-// What a pattern or wildcard allowed is no deviation; what nothing allows is one.
+// A name that a pattern or a wildcard allows is no deviation; one that nothing allows
+// is.
 func TestDeviationsOfPatterns(t *testing.T) {
 	profiles := maps.Clone(patterned())
 	c := catest.Start(t, catest.Options{Profiles: profiles})
@@ -141,8 +143,8 @@ func TestDeviationsOfPatterns(t *testing.T) {
 	}
 }
 
-// A certificate with a name that was taken once and is none any more is not
-// renewed, and its holder is told why.
+// A certificate with a name that earlier versions accepted and this one refuses is not
+// renewed, and the answer says why.
 func TestRenewalOfANameThatIsNone(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage")

@@ -25,7 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// expired is a certificate of a service that ended so long ago.
+// expired returns a certificate of a service that ended so long ago.
 func expired(t testing.TB, c *catest.CA, service string, ago time.Duration, names ...string) *tls.Certificate {
 	t.Helper()
 	key := newKey(t)
@@ -45,7 +45,8 @@ func expired(t testing.TB, c *catest.CA, service string, ago time.Duration, name
 	return out
 }
 
-// claimsFor are those of a good token for a path; change edits them.
+// claimsFor returns the claims of a valid token for a path, after change has edited
+// them.
 func claimsFor(t testing.TB, c *catest.CA, cert *tls.Certificate, path string, change map[string]any) map[string]any {
 	t.Helper()
 	u, err := url.Parse(c.URL)
@@ -61,7 +62,8 @@ func claimsFor(t testing.TB, c *catest.CA, cert *tls.Certificate, path string, c
 	return claims
 }
 
-// sign makes a token as step does: by hand here, so that no mistake is shared.
+// sign makes a token as step does. It is made by hand, so that a mistake of a shared
+// helper cannot hide.
 func signProof(t testing.TB, key crypto.Signer, chain [][]byte, claims map[string]any) string {
 	t.Helper()
 	var x5c []string
@@ -92,8 +94,8 @@ func bound(t testing.TB, request string) map[string]any {
 	return map[string]any{"cnf": map[string]string{"x5rt#S256": base64.RawURLEncoding.EncodeToString(sum[:])}}
 }
 
-// An expired certificate is renewed for the same key and for another one, once
-// per token, and the record says how.
+// An expired certificate is renewed for the same key and for another one, once for
+// each token, and the record says how.
 func TestRenewAfterExpiry(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
@@ -135,7 +137,7 @@ func TestRenewAfterExpiry(t *testing.T) {
 	if status != http.StatusCreated {
 		t.Errorf("a valid certificate: %d %s", status, body)
 	}
-	// The certificate of the connection comes first: a token cannot speak for another.
+	// The certificate of the connection comes first, and a token of another one is ignored.
 	other := enrol(t, c, "ingester", "ingester")
 	status, body = newClient(t, c, other).do("POST", "/renew", nil, "Authorization", "Bearer "+proofFor(t, c, old, "/renew", nil))
 	if status != http.StatusCreated || pair(t, body, other.PrivateKey.(crypto.Signer)).Leaf.Subject.CommonName != "ingester" {
@@ -144,7 +146,8 @@ func TestRenewAfterExpiry(t *testing.T) {
 	c.Check(t)
 }
 
-// otherSignature is the second signature that an ECDSA signature implies: (r, n-s).
+// otherSignature returns the second valid signature that follows from an ECDSA
+// signature: (r, n-s).
 func otherSignature(t testing.TB, token string) string {
 	t.Helper()
 	at := strings.LastIndex(token, ".") + 1
@@ -157,7 +160,7 @@ func otherSignature(t testing.TB, token string) string {
 	return token[:at] + base64.RawURLEncoding.EncodeToString(b)
 }
 
-// otherSpelling sets bits that base64 does not use, in a part that has some.
+// otherSpelling sets the unused bits at the end of a part in base64, if it has some.
 func otherSpelling(token string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	parts := strings.Split(token, ".")
@@ -171,7 +174,7 @@ func otherSpelling(token string) string {
 	return strings.Join(parts, ".")
 }
 
-// Spent tokens survive a restart: another opener of the record refuses as well.
+// A spent token is refused after a restart too, and by another process on the record.
 func TestProofIsSpentDurably(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := expired(t, c, "storage", time.Minute, "storage")
@@ -250,7 +253,7 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 	c.Check(t)
 }
 
-// A removed root ends the grace of what it signed.
+// After a root was removed, its expired certificates are not renewed any more.
 func TestRemovedRootEndsGrace(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := expired(t, c, "storage", time.Minute, "storage")

@@ -18,15 +18,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// onlyFor ties the enrolment key that Init made to profiles.
+// onlyFor restricts the enrolment key that Init has made to profiles.
 func onlyFor(list string) func([]byte) []byte {
 	return func(text []byte) []byte {
 		return []byte(strings.Replace(string(text), "    name: \"enrolment\"\n", "    name: \"enrolment\"\n    profiles: "+list+"\n", 1))
 	}
 }
 
-// A key that is tied to profiles enrols their services and no others, and ends the
-// certificates of no others; NewToken refuses before the authority does.
+// A key that is restricted to profiles enrols their services only, and revokes
+// certificates of these services only. NewToken refuses before the authority does.
 func TestProvisionerProfiles(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: onlyFor("[storage, short]")})
 	const refused = "provisioner enrolment is not for service \"ingester\" (provisioners, profiles of enrolment) (rule: profiles of the provisioner)"
@@ -62,7 +62,8 @@ func TestProvisionerProfiles(t *testing.T) {
 	c.Check(t)
 }
 
-// enrolAfter enrols a service while the enrolment key is for it, and returns the serial.
+// enrolAfter enrols a service while the enrolment key is for it, and returns the
+// serial.
 func enrolAfter(t *testing.T, c *catest.CA, service, with, without string) string {
 	t.Helper()
 	edit := func(from, to string) {
@@ -79,7 +80,7 @@ func enrolAfter(t *testing.T, c *catest.CA, service, with, without string) strin
 	return cert.Leaf.SerialNumber.String()
 }
 
-// The same for certificates that vouch.
+// The same restriction holds for tokens of type X5C.
 func TestX5CProfiles(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner("  - {type: X5C, name: holders, profiles: [short]}\n")})
 	for service, want := range map[string]int{"short": http.StatusCreated, "storage": http.StatusForbidden} {
@@ -92,7 +93,8 @@ func TestX5CProfiles(t *testing.T) {
 	}
 }
 
-// addKey adds an enrolment key to pki.yaml; its private half is in secrets/ only if here.
+// addKey adds an enrolment key to pki.yaml. Its private half is in secrets/ only if
+// here is set.
 func addKey(t *testing.T, c *catest.CA, name, more string, here bool) {
 	t.Helper()
 	key, err := jose.GenerateJWK("EC", "P-256", "ES256", "sig", "", 0)
@@ -118,8 +120,8 @@ func addKey(t *testing.T, c *catest.CA, name, more string, here bool) {
 	}
 }
 
-// Of several enrolment keys, a token is signed with the first that is for the
-// service and is here; one that is asked for by name is taken or refused.
+// Of several enrolment keys a token is signed with the first one that is for the
+// service and has its private half here. A key that is named is used or refused.
 func TestTokenChoosesItsKey(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	addKey(t, c, "elsewhere", "", false)
@@ -154,7 +156,7 @@ func TestTokenChoosesItsKey(t *testing.T) {
 	}
 }
 
-// What would make a list of profiles mean something else than it says is refused.
+// A list of profiles that could be misunderstood is refused.
 func TestProvisionerProfilesInConfiguration(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))

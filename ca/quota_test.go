@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// A credential has so many refusals an hour; among too many credentials, the one
-// that was quiet for longest is forgotten, and no other.
+// A credential has so many recorded refusals in an hour. Among too many credentials
+// the one that was quiet for longest is forgotten, and no other.
 func TestQuota(t *testing.T) {
 	var q ca.Quota
 	now := time.Now()
@@ -42,7 +42,7 @@ func TestQuota(t *testing.T) {
 	if n := take("a", 1, now.Add(59*time.Minute)); n != 0 {
 		t.Error("the count was forgotten before the hour was over")
 	}
-	take("one more", 1, now) // b is the oldest
+	take("one more", 1, now) // which makes room by forgetting b
 	if n := q.Len(); n != 10_000 {
 		t.Errorf("%d credentials remembered, want 10000", n)
 	}
@@ -66,11 +66,11 @@ func refusedEvents(t testing.TB, c *catest.CA) []record.Event {
 	return events
 }
 
-// Whoever is refused again and again, with whichever credential and under whichever
-// name, leaves a bounded number of rows, which never blame another service; and the
-// refusal of another holder is still recorded after it.
+// A caller that is refused again and again, with any of its credentials and under any
+// name, leaves a bounded number of rows, and none of them names another service as the
+// caller. Refusals of other callers are still recorded after that.
 func TestRefusalsAreCountedByCredential(t *testing.T) {
-	root, device := checkUnused(t, "serial-4711", "storage")
+	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
 		t.Fatal(err)

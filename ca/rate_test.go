@@ -38,7 +38,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// from is a client with another address of this machine.
+// from returns a client with another address of this machine.
 func from(t testing.TB, c *catest.CA, address string) *client {
 	t.Helper()
 	cl := newClient(t, c, nil)
@@ -46,11 +46,11 @@ func from(t testing.TB, c *catest.CA, address string) *client {
 	return cl
 }
 
-// forged is a request with a token that a stranger signed.
+// forged returns a request with a token that an unknown key has signed.
 func forged(t testing.TB, c *catest.CA) stepapi.SignRequest {
 	t.Helper()
 	req := signRequest(t, c.Token(t, "storage"), newKey(t), "storage", "storage", "localhost", "127.0.0.1")
-	at, other := strings.LastIndexByte(req.OTT, '.')+10, "A" // not zero: that would be refused without any arithmetic
+	at, other := strings.LastIndexByte(req.OTT, '.')+10, "A" // not all zero, which would be refused without arithmetic
 	if req.OTT[at] == 'A' {
 		other = "B"
 	}
@@ -58,8 +58,8 @@ func forged(t testing.TB, c *catest.CA) stepapi.SignRequest {
 	return req
 }
 
-// Requests with bad credentials from one address leave no trace in the record
-// and in memory, are refused cheaply, and take nothing from another address.
+// Requests with bad credentials from one address leave nothing in the record and in
+// memory, are refused at little cost, and do not slow down another address.
 func TestFlood(t *testing.T) {
 	requests := 4000
 	if n, err := strconv.Atoi(os.Getenv("FLOOD")); err == nil {
@@ -86,7 +86,7 @@ func TestFlood(t *testing.T) {
 			if status, body := friend.do("GET", "/roots", nil); status != http.StatusCreated {
 				t.Fatalf("an honest request: %d %s", status, body)
 			}
-			friend.http.CloseIdleConnections() // each with a handshake of its own, as most honest requests are
+			friend.http.CloseIdleConnections() // so that each has a handshake, like most requests of services
 			honest++
 		}
 	}
@@ -113,8 +113,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// recordRows counts the rows of every table but those of the log, which goes on
-// by itself for what was there before.
+// recordRows counts the rows of every table except those of the log, which grow by
+// themselves for earlier events.
 func recordRows(t testing.TB, c *catest.CA) map[string]int {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(c.Dir, "pki.db"))
@@ -151,8 +151,8 @@ func limitsOf(yaml string) func([]byte) []byte {
 	return func(b []byte) []byte { return append(b, "limits: "+yaml+"\n"...) }
 }
 
-// A service is limited by its certificate wherever it comes from; the answer says
-// how long to wait; a reload changes the limit.
+// A service is limited by its certificate, from every address. The answer says how
+// long to wait, and a reload changes the limit.
 func TestServiceLimit(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_service: {per_second: 0.01, burst: 2}}")})
 	cert := enrol(t, c, "storage", "storage")
@@ -200,8 +200,8 @@ func TestServiceLimit(t *testing.T) {
 	}
 }
 
-// A service gets so many live certificates; one that renews goes on, one that
-// expired or was revoked makes room.
+// A service may have so many live certificates. A renewal does not count; a
+// certificate that has expired or was revoked makes room.
 func TestMaxLive(t *testing.T) {
 	p := profiles()
 	storage := p["storage"]
@@ -223,7 +223,7 @@ func TestMaxLive(t *testing.T) {
 		t.Errorf("renewal: %d %s", status, body)
 	}
 	c.Revoke(t, second.Leaf.SerialNumber.String())
-	refused(http.StatusForbidden) // its successor is there
+	refused(http.StatusForbidden) // its renewal has taken its place
 	all := listAll(t, c)
 	for _, e := range all {
 		if e.Service == "storage" && e.Previous != "" {
@@ -238,7 +238,7 @@ func TestMaxLive(t *testing.T) {
 	c.Check(t)
 }
 
-// A large cap is not counted each time, and holds all the same.
+// A large limit is not counted each time, and holds all the same.
 func TestLargeMaxLive(t *testing.T) {
 	p := profiles()
 	p["many"] = policy.Profile{Names: []string{"many"}, MaxLive: 1500}
@@ -246,14 +246,14 @@ func TestLargeMaxLive(t *testing.T) {
 	enrol(t, c, "many", "many")
 	enrol(t, c, "many", "many")
 	damage.Certificates(t, c.Dir, damage.Issued{Service: "many", Issuer: hexID(issuingCertificate(t, c)), First: 1_000_001, Count: 1498})
-	c.Authority.ForgetLive() // as ten seconds do
+	c.Authority.ForgetLive() // as after ten seconds
 	status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, c.Token(t, "many"), newKey(t), "many", "many"))
 	if status != http.StatusForbidden || !strings.Contains(message(t, body), "max_live") {
 		t.Errorf("%d %s", status, body)
 	}
 }
 
-// handlerRequest is a request as the listener would pass it on.
+// handlerRequest returns a request as the listener would pass it on.
 func handlerRequest(ctx context.Context, b *testing.B, address string, body any) *http.Request {
 	b.Helper()
 	data, err := json.Marshal(body)
@@ -265,8 +265,8 @@ func handlerRequest(ctx context.Context, b *testing.B, address string, body any)
 	return r
 }
 
-// BenchmarkSign and its siblings compare what a good request costs with what a
-// refused one does, without TLS.
+// BenchmarkSign and the benchmarks after it compare the cost of a valid request with
+// that of a refused one, without TLS.
 func BenchmarkSign(b *testing.B) {
 	c := catest.Start(b, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_address: {per_second: 0}}")})
 	h, key := c.Authority.Handler(), newKey(b)
@@ -309,7 +309,8 @@ func serveAll(b *testing.B, h http.Handler, reqs []*http.Request, want int) {
 	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(len(reqs)), "cpu-µs/op")
 }
 
-// cpuTime is what this process has used: on a busy machine the clock says little.
+// cpuTime returns the processor time of this process: on a busy machine the wall clock
+// says little.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", to lose databases with
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", for statements on databases
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
@@ -28,15 +28,16 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// lossWorld is an authority that has issued and ended, and ways to lose its record.
+// lossWorld is an authority that has issued and was closed, with what is needed to
+// lose its record.
 type lossWorld struct {
 	dir   string
-	where string // of the record
-	saved string // a copy of yesterday
-	other string // the record of another authority
+	where string // place of the record
+	saved string // place of its copy of yesterday
+	other string // place of the record of another authority
 }
 
-// newLossWorld: yesterday the log had 2 entries, today it has 5.
+// newLossWorld returns an authority whose log had 2 entries yesterday and has 5 today.
 func newLossWorld(t *testing.T, pg bool) *lossWorld {
 	t.Helper()
 	w := &lossWorld{dir: filepath.Join(t.TempDir(), "ca")}
@@ -62,7 +63,8 @@ func newLossWorld(t *testing.T, pg bool) *lossWorld {
 	return w
 }
 
-// issueOwn runs an authority that issues n certificates and logs them.
+// issueOwn runs an authority that issues n certificates and gives them places in the
+// log.
 func issueOwn(t *testing.T, dir string, n int) {
 	t.Helper()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
@@ -93,7 +95,7 @@ func databaseOf(where string) string {
 	return strings.TrimPrefix(u.Path, "/")
 }
 
-// atServer runs statements at the server of a database, but not in it.
+// atServer runs statements at the server of a database, outside of that database.
 func atServer(t *testing.T, where string, texts ...string) {
 	t.Helper()
 	u, err := url.Parse(where)
@@ -118,7 +120,7 @@ func inDatabase(t *testing.T, where string, texts ...string) {
 	}
 }
 
-// everyTable empties all tables, or all but the numbers of migrations.
+// everyTable returns a statement that empties all tables except one.
 func everyTable(but string) string {
 	return `DO $$ DECLARE t text; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '` + but + `'
 		LOOP EXECUTE 'TRUNCATE ' || t || ' CASCADE'; END LOOP; END $$`
@@ -129,7 +131,7 @@ type loss struct {
 	pg     bool
 	lose   func(t *testing.T, w *lossWorld)
 	want   error
-	accept bool // the loss can be accepted without more
+	accept bool // the loss can be accepted as it is
 }
 
 var losses = []loss{
@@ -153,7 +155,7 @@ var losses = []loss{
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Remove(marker); err != nil { // so a program without markers goes on with it
+		if err := os.Remove(marker); err != nil { // so that the authority goes on with the old record
 			t.Fatal(err)
 		}
 		issueOwn(t, w.dir, 6)
@@ -175,8 +177,9 @@ var losses = []loss{
 	}, store.ErrRolledBack, true},
 }
 
-// TestLostRecord: whatever comes in the place of the record, no way in takes it,
-// and none makes anything. To go on is a decision, which the log tells of.
+// TestLostRecord: in each case of a lost or replaced record, every way to open it is
+// refused, and nothing is made. To go on without it is a decision of the operator,
+// which the log has as an event.
 func TestLostRecord(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -199,7 +202,7 @@ func TestLostRecord(t *testing.T) {
 	}
 }
 
-// refused tries every way in.
+// refused tries every way to open the record.
 func (w *lossWorld) refused(t *testing.T, want error) {
 	t.Helper()
 	check := func(what string, err error) {
@@ -232,7 +235,7 @@ func (w *lossWorld) refused(t *testing.T, want error) {
 	}
 }
 
-// accepting goes on without what is lost, if that is possible.
+// accepting accepts the loss, if that is possible, and issues again.
 func (w *lossWorld) accepting(t *testing.T, l loss) {
 	t.Helper()
 	for _, entries := range []int64{0, 4, 6} {
@@ -266,8 +269,8 @@ func (w *lossWorld) accepting(t *testing.T, l loss) {
 	}
 }
 
-// traces are the files of the directory, and the tables and migrations of the
-// database, as text.
+// traces returns the files of the directory, and the tables of the database with their
+// rows, as text.
 func (w *lossWorld) traces(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -289,12 +292,12 @@ func (w *lossWorld) traces(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	// Counted, for the statistics of PostgreSQL lag behind by seconds.
+	// The rows are counted, because the statistics of PostgreSQL are seconds late.
 	rows, err := db.QueryContext(t.Context(), `SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1`)
 	if err != nil {
 		return b.String() + "no database"
 	}
-	defer func() { _ = rows.Close() }() // Err has told
+	defer func() { _ = rows.Close() }() // Err returns its error
 	var tables []string
 	for rows.Next() {
 		var name string
@@ -316,7 +319,7 @@ func (w *lossWorld) traces(t *testing.T) string {
 	return b.String()
 }
 
-// TestMarker: it follows the log, at a bounded rate, and is never ahead of it.
+// TestMarker: the marker follows the log at a bounded rate, and is never ahead of it.
 func TestMarker(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -355,7 +358,8 @@ func TestMarker(t *testing.T) {
 	}
 }
 
-// TestMarkerThatCannotBeWritten: an older marker is a good one, none is not.
+// TestMarkerThatCannotBeWritten: the authority goes on with an older marker; a
+// directory where none can be read does not open.
 func TestMarkerThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -389,8 +393,8 @@ func TestMarkerThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestRecordVanishesUnderServe: what a running authority answers is in the record
-// that the next start opens, or it answers nothing.
+// TestRecordVanishesUnderServe: an authority whose record vanishes answers nothing
+// that the next start would not find in its record.
 func TestRecordVanishesUnderServe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -458,7 +462,8 @@ func TestRecordVanishesUnderServe(t *testing.T) {
 	}
 }
 
-// mustStop waits until the authority is not ready, for a certain reason or any.
+// mustStop waits until the authority is not ready, for the given reason, or for any if
+// why is nil.
 func mustStop(t *testing.T, c *catest.CA, why error) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
@@ -472,8 +477,8 @@ func mustStop(t *testing.T, c *catest.CA, why error) {
 	}
 }
 
-// mustMark waits until the marker names that many entries: an authority that finds
-// its record rolled back refuses first, and writes the marker then.
+// mustMark waits until the marker names that many entries. An authority that finds its
+// record rolled back refuses requests first, and writes the marker after that.
 func mustMark(t *testing.T, c *catest.CA, size int64) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
@@ -505,8 +510,9 @@ func markerOf(t *testing.T, dir string) int64 {
 	return h.Size
 }
 
-// TestRolledBackUnderServe: a database of yesterday under a running authority
-// brings no revoked certificate back, and its marker still tells at the next start.
+// TestRolledBackUnderServe: if the database of yesterday is put under a running
+// authority, a certificate that was revoked since does not renew, and the marker makes
+// the next start refuse the database.
 func TestRolledBackUnderServe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -517,7 +523,7 @@ func TestRolledBackUnderServe(t *testing.T) {
 	headOf(t, c, 2)
 	name := databaseOf(database)
 	dropped := `DROP DATABASE ` + name + ` WITH (FORCE)`
-	// TEMPLATE wants a source without connections: they are cut, and come again.
+	// TEMPLATE needs a source without connections. The authority connects again.
 	atServer(t, database, `ALTER DATABASE `+name+` ALLOW_CONNECTIONS false`,
 		`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '`+name+`'`)
 	atServer(t, database, `CREATE DATABASE `+name+`_old TEMPLATE `+name, `ALTER DATABASE `+name+` ALLOW_CONNECTIONS true`)

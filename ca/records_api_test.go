@@ -14,8 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// TestRecordAPI: auditors read, page by page; everyone else is refused, and what
-// is misspelt is an error.
+// TestRecordAPI: auditors read page by page. Everybody else is refused, and a misspelt
+// parameter is an error.
 func TestRecordAPI(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(yaml []byte) []byte {
 		return append(withAuditor(yaml), "limits: {per_address: {per_second: 0}}\n"...) // there are more refusals below than one address may cause at once
@@ -94,7 +94,7 @@ func TestRecordAPI(t *testing.T) {
 		}
 	}
 	readersRefused(t, c)
-	// A reader that was revoked reads no more, on the connection that it has.
+	// A reader whose certificate was revoked is refused on its open connection.
 	if err := openRecord(t, c).Revoke(t.Context(), certs.Serial(auditor.Leaf), 1, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,8 @@ func TestRecordAPI(t *testing.T) {
 	c.Check(t)
 }
 
-// readersRefused: strangers and other services get nothing, and the second kind is recorded.
+// readersRefused checks that clients without a certificate and other services get
+// nothing, and that the refusal of the latter is recorded.
 func readersRefused(t *testing.T, c *catest.CA) {
 	t.Helper()
 	stranger, peer := newClient(t, c, nil), newClient(t, c, enrol(t, c, "ingester", "ingester"))
@@ -122,8 +123,8 @@ func readersRefused(t *testing.T, c *catest.CA) {
 	}
 }
 
-// FuzzRecordQuery: whatever is asked, the answer is a query within its limits or
-// an error for the one who asked.
+// FuzzRecordQuery: any parameters give a query within its limits, or an error for the
+// client.
 func FuzzRecordQuery(f *testing.F) {
 	for _, q := range []string{"", "service=a&limit=5", "cursor=1.2", "expires_before=36h", "name=%2a", "limit=99999999999999999999", "a=%zz", "state=valid&state=valid"} {
 		f.Add(q)

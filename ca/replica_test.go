@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// replicas are three authorities with one record in PostgreSQL.
+// replicas starts three authorities with one record in PostgreSQL.
 func replicas(t *testing.T, opt catest.Options) [3]*catest.CA {
 	t.Helper()
 	opt.Database, opt.Profiles = postgres.Database(t), profiles()
@@ -35,7 +35,8 @@ func replicas(t *testing.T, opt catest.Options) [3]*catest.CA {
 	return [3]*catest.CA{first, first.Replica(t), first.Replica(t)}
 }
 
-// TestReplicasSpendATokenOnce asks all replicas at the same moment, over and over.
+// TestReplicasSpendATokenOnce sends one token to all replicas at the same moment, many
+// times.
 func TestReplicasSpendATokenOnce(t *testing.T) {
 	three := replicas(t, catest.Options{})
 	clients := [3]*client{}
@@ -76,8 +77,8 @@ func TestReplicasSpendATokenOnce(t *testing.T) {
 	three[1].Check(t)
 }
 
-// everywhere sends one request to all replicas at once and returns the serials
-// of the answers.
+// everywhere sends one request to all replicas at once and returns the serials in the
+// answers.
 func everywhere(t *testing.T, clients [3]*client, req stepapi.SignRequest, key crypto.Signer) (serials []string) {
 	t.Helper()
 	var mu sync.Mutex // guards serials
@@ -99,8 +100,8 @@ func everywhere(t *testing.T, clients [3]*client, req stepapi.SignRequest, key c
 	return serials
 }
 
-// TestReplicasSeeARevocationAtOnce: what one has answered holds for the next
-// request at each of the others.
+// TestReplicasSeeARevocationAtOnce: a revocation that one replica has acknowledged
+// holds for the next request at each of the others.
 func TestReplicasSeeARevocationAtOnce(t *testing.T) {
 	three := replicas(t, catest.Options{})
 	for i := range 6 {
@@ -125,13 +126,13 @@ func TestReplicasSeeARevocationAtOnce(t *testing.T) {
 	three[2].Check(t)
 }
 
-// TestReplicasRotateTheirOwn: each has its own certificate, of a key that no
-// other has, and replaces it in time.
+// TestReplicasRotateTheirOwn: each replica has its own certificate, with a key of its
+// own, and replaces it in time.
 func TestReplicasRotateTheirOwn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
-	t.Parallel() // it waits for certificates of half a minute; shorter ones expire on a busy machine before they are replaced
+	t.Parallel() // certificates live for half a minute; on a busy machine shorter ones expire before they are replaced
 	three := replicas(t, catest.Options{Lifetime: 30 * time.Second})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -15,14 +15,15 @@ import (
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-// TestRevokeByCertificate: what an intermediate signed can be revoked although the
-// record does not have it; what others signed cannot.
+// TestRevokeByCertificate: a certificate that an intermediate has signed can be
+// revoked although the record does not have it. A certificate of another authority
+// cannot.
 func TestRevokeByCertificate(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage").Leaf
 	headOf(t, c, 2)
 	rec := openRecord(t, c)
-	// As a restored record would be: neither the certificate nor an event of it.
+	// A restored record would have neither the certificate nor an event of it.
 	damage.SQL(t, c.Dir, `DELETE FROM certificate_names; DELETE FROM log_pending; DELETE FROM certificates WHERE kind = 'issued'`)
 	serial := cert.SerialNumber.String()
 	if err := rec.Revoke(t.Context(), serial, 1, ""); !errors.Is(err, record.ErrNotFound) {

@@ -14,7 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// revokedLists asks for the lists and verifies each by its issuer.
+// revokedLists fetches the lists and verifies each by its issuer.
 func revokedLists(t testing.TB, cl *client, tag string) (lists []*x509.RevocationList, status int, next string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, cl.url+"/1.0/revoked", nil)
@@ -55,9 +55,9 @@ func revokedLists(t testing.TB, cl *client, tag string) (lists []*x509.Revocatio
 	return lists, resp.StatusCode, resp.Header.Get("ETag")
 }
 
-// A revocation is in the lists as soon as it is committed, by whatever process;
-// an unchanged answer is a 304; each intermediate in use has its list; an expired
-// certificate has left them.
+// A revocation by any process is in the lists as soon as it is committed. An unchanged
+// answer is a 304, each intermediate in use has its list, and an expired certificate
+// is on none.
 func TestRevokedLists(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
@@ -87,11 +87,11 @@ func TestRevokedLists(t *testing.T) {
 	}
 }
 
-// The limit that clients read holds what the comment beside it says.
+// stepapi.MaxRevoked has room for as many revoked certificates as its comment says.
 func TestRevokedAnswerSize(t *testing.T) {
 	const revoked = 100_000
 	list := &x509.RevocationList{Number: big.NewInt(time.Now().UnixMicro()), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
-	serial := new(big.Int).Lsh(big.NewInt(1), 127) // 17 bytes in DER, as the longest of ours
+	serial := new(big.Int).Lsh(big.NewInt(1), 127) // 17 bytes in DER, like the longest of our serials
 	for range revoked {
 		serial = new(big.Int).Add(serial, big.NewInt(1))
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Now(), ReasonCode: 1})

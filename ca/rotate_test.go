@@ -52,7 +52,7 @@ func TestTrustChange(t *testing.T) {
 	if status, _ := newClient(t, c, after).do("GET", "/roots", nil, stepapi.HeaderTrustDigest, digest); status != http.StatusCreated {
 		t.Errorf("roots: %d", status)
 	}
-	newClient(t, c, nil).do("GET", "/roots", nil, stepapi.HeaderTrustDigest, digest) // counts for nobody
+	newClient(t, c, nil).do("GET", "/roots", nil, stepapi.HeaderTrustDigest, digest) // without a certificate nothing is recorded
 	if pending, err := a.TrustAdopted(ctx); err != nil || len(pending) != 0 {
 		t.Errorf("pending %v %v", pending, err)
 	}
@@ -107,7 +107,8 @@ func TestTrustChange(t *testing.T) {
 	}
 }
 
-// awaitOwnCertificate returns when the listener has followed a change of roots, which it does by itself.
+// awaitOwnCertificate waits until the listener has a certificate under the new root,
+// which Watch gets by itself.
 func awaitOwnCertificate(t *testing.T, c *catest.CA) {
 	t.Helper()
 	pool := x509.NewCertPool()
@@ -119,7 +120,7 @@ func awaitOwnCertificate(t *testing.T, c *catest.CA) {
 	for range 1000 {
 		conn, err := tls.Dial("tcp", strings.TrimPrefix(c.URL, "https://"), &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool})
 		if err == nil {
-			_ = conn.Close() // it was only looked at
+			_ = conn.Close() // only the chain was needed
 			return
 		}
 		<-tick.C
@@ -127,7 +128,8 @@ func awaitOwnCertificate(t *testing.T, c *catest.CA) {
 	t.Fatal("the authority still shows a certificate under the old root")
 }
 
-// TestWatch sees the chain that clients bootstrap from, and a new one with each change.
+// TestWatch checks the chain that a client with only a fingerprint needs, and that
+// each change yields a new one.
 func TestWatch(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -211,7 +213,7 @@ func TestCRL(t *testing.T) {
 	if again := list("?pem"); again.Number.Cmp(empty.Number) != 0 {
 		t.Error("the list is not cached")
 	}
-	c.Revoke(t, cert.Leaf.SerialNumber.String()) // by another opener of the record
+	c.Revoke(t, cert.Leaf.SerialNumber.String()) // as another process does
 	full := list("")
 	if len(full.RevokedCertificateEntries) != 1 || full.RevokedCertificateEntries[0].ReasonCode != 1 || full.Number.Cmp(empty.Number) <= 0 {
 		t.Errorf("entries %v", full.RevokedCertificateEntries)
@@ -266,7 +268,8 @@ func TestRevokeToken(t *testing.T) {
 	c.Check(t)
 }
 
-// TestLeafEndsWithItsIssuer: smallstep's own path lets a leaf outlive it.
+// TestLeafEndsWithItsIssuer: no leaf outlives its issuer. The signing path of
+// smallstep, which is not used, would let it.
 func TestLeafEndsWithItsIssuer(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, IntermediateLifetime: time.Hour}); err != nil {

@@ -28,7 +28,8 @@ import (
 
 const spiffe = "spiffe://artstore/ingester"
 
-// profiles for tests: a service with every kind of name, one that is picky.
+// profiles returns profiles for tests: a service with every kind of name, and one that
+// allows little.
 func profiles() map[string]policy.Profile {
 	picky := policy.Profile{Names: []string{"picky"}, Usages: []string{"client"}, KeyTypes: []string{"Ed25519"}}
 	short := policy.Profile{Names: []string{"short"}}
@@ -110,7 +111,7 @@ func TestSign(t *testing.T) {
 		}
 	})
 
-	// What crypto/x509 has no field for must not fall away (RFC 5280 §4.2.1.6).
+	// Names for which crypto/x509 has no field must not be dropped (RFC 5280 §4.2.1.6).
 	t.Run("a name of another kind", func(t *testing.T) {
 		before := len(listAll(t, c))
 		req := signRequest(t, c.Token(t, "storage", "storage"), newKey(t), "storage", "storage")
@@ -167,7 +168,7 @@ func TestSign(t *testing.T) {
 	c.Check(t)
 }
 
-// flipLast damages the last byte of a PEM body, which is inside the signature.
+// flipLast damages the last byte of a PEM block, which is inside the signature.
 func flipLast(p string) string {
 	i := strings.Index(p, "\n-----END") - 6
 	b := []byte(p)

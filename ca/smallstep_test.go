@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// The database of smallstep's authority fails closed: whatever it is asked, it
-// answers with an error.
+// The database of smallstep's authority answers every call with an error.
 func TestNoDatabaseFailsClosed(t *testing.T) {
 	db := reflect.ValueOf(noDatabase{})
 	for i := range db.NumMethod() {

@@ -13,8 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
-// The times of a token are checked with a minute of leeway for clocks that
-// disagree, and a token that could be used for hours is refused whoever signed it.
+// The times of a token are checked with a leeway of a minute, because clocks differ. A
+// token that can be used for hours is refused, also with a valid signature.
 func TestTokenTimes(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	names := []string{"storage", "localhost", "127.0.0.1"}
@@ -58,8 +58,8 @@ func TestTokenTimes(t *testing.T) {
 	c.Check(t)
 }
 
-// A token names the authority as clients reach it: step and smallstep's libraries,
-// which may know nothing else, dial what its audience says.
+// A token names the authority by the address that clients use: step and smallstep's
+// libraries connect to the host and port in its audience.
 func TestTokenNamesThePort(t *testing.T) {
 	for _, tc := range []struct{ name, from, to, want string }{
 		{"the port of address", "127.0.0.1:9443", "127.0.0.1:8443", "https://localhost:8443/1.0/sign"},
@@ -87,8 +87,8 @@ func TestTokenNamesThePort(t *testing.T) {
 	}
 }
 
-// The key is found by its id; a token is that of the provisioner it names all the
-// same, also where two have one key.
+// The key is found by its id. A token still belongs to the provisioner that it names,
+// also if two provisioners have one key.
 func TestTokenProvisioner(t *testing.T) {
 	sign := func(t *testing.T, c *catest.CA, issuer string) (int, []byte) {
 		t.Helper()

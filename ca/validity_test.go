@@ -12,14 +12,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// spans has a default between its least and its most, so that each of them shows.
+// spans has a default between minimum and maximum, so that each of the three shows.
 func spans() policy.Profile {
 	p := policy.Profile{Names: []string{"spans"}}
 	p.Lifetime.Min, p.Lifetime.Default, p.Lifetime.Max = 5*time.Minute, time.Hour, 72*time.Hour
 	return p
 }
 
-// At each entrance of POST /sign, with dates of every form that step sends.
+// Every route to POST /sign takes dates of every form that step sends.
 func TestDatesAsAsked(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"spans": spans()}, Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
@@ -60,7 +60,7 @@ func TestDatesAsAsked(t *testing.T) {
 					}
 					return at
 				}
-				// A relative date may be as much later as the request took.
+				// A relative date counts from when the request is read, which is later.
 				fits := func(what string, got, want time.Time) {
 					if late := got.Sub(want.Truncate(time.Second)); late < 0 || late > time.Since(before)+time.Second {
 						t.Errorf("%s is %s, asked for %s", what, got, want)

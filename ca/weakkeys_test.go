@@ -20,8 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// A key whose private half is no secret is refused wherever somebody can bring one,
-// with the rule; nothing is issued and no account is made.
+// A key whose private half others can find is refused on every route on which a client
+// can send one, with the rule. Nothing is issued and no account is made.
 func TestWeakKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -71,7 +71,7 @@ func TestWeakKeys(t *testing.T) {
 			claims := claimsFor(t, w.CA, weak, "/1.0/sign", map[string]any{"iss": "holders", "sub": "storage"})
 			claims["aud"] = claims["aud"].(string) + "#x5c/holders"
 			ask("X5C", "/sign", stepapi.SignRequest{OTT: handMadeJWT(t, map[string]any{"x5c": chain}, claims, key.signs(t)), CSR: csr(t, newKey(t), "storage", "storage")})
-			if says != "prime number" && says != "close to each other" { // this certificate is not ours, which ends it as well
+			if says != "prime number" && says != "close to each other" { // the record does not have it, so it is refused before these tests of the key
 				ask("renewal token", "/renew", nil, "Authorization", "Bearer "+handMadeJWT(t, map[string]any{"x5cInsecure": chain}, claimsFor(t, w.CA, weak, "/renew", nil), key.signs(t)))
 			}
 			_, _, err = mine.CreateOrderCert(t.Context(), ready.FinalizeURL, acmeRequest(t, key, "web.example"), false)
@@ -91,7 +91,7 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// newAccountBy is the request of a new account, signed with that key.
+// newAccountBy returns a request for a new account, signed with that key.
 func newAccountBy(t testing.TB, c *catest.CA, key weakKey) string {
 	t.Helper()
 	const path = "/acme/acme/new-account"
@@ -113,8 +113,8 @@ func acmeRequest(t testing.TB, key weakKey, name string) []byte {
 	return der
 }
 
-// A key with no fault at all passes at the same entrances, so that the test above
-// does not pass for another reason.
+// A sound key passes on the same routes. Otherwise the test above could pass for
+// another reason.
 func TestSoundRSAKey(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	key := newWeakKey(t, 65537, primeFor(t, 1536, 65537), primeFor(t, 1536, 65537)) // not weak

@@ -33,7 +33,7 @@ func withProvisioner(entry string) func([]byte) []byte {
 
 const ownX5C = "  - {type: X5C, name: holders}\n"
 
-// x5cToken is what "step ca token --x5c-cert" makes, by hand.
+// x5cToken returns a token as "step ca token --x5c-cert" makes it, made by hand.
 func x5cToken(t testing.TB, c *catest.CA, cert *tls.Certificate, path string, change map[string]any) secretText {
 	t.Helper()
 	claims := claimsFor(t, c, cert, "/1.0"+path, map[string]any{"iss": "holders"})
@@ -64,8 +64,8 @@ func (s secretText) request(t testing.TB, key crypto.Signer, cn string, names ..
 	return stepapi.SignRequest{CSR: csr(t, key, cn, names...), OTT: string(s)}
 }
 
-// A holder gets certificates for names of its own, until its own end, in its own
-// lineage, once per token.
+// The holder of a certificate gets certificates for names of its own, until its own
+// end, in its own lineage, one for each token.
 func TestX5C(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
@@ -94,7 +94,7 @@ func TestX5C(t *testing.T) {
 	c.Check(t)
 }
 
-// What a holder is refused, with the rule.
+// Each refusal of a token of type X5C names its rule.
 func TestX5CRefusals(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
@@ -135,7 +135,8 @@ func TestX5CRefusals(t *testing.T) {
 	c.Check(t)
 }
 
-// The certificate of a token counts until it is revoked; what came of it goes too.
+// After the certificate behind a token is revoked, the token is refused, and the
+// certificates of its lineage do not renew.
 func TestX5CRevoked(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
@@ -183,8 +184,8 @@ func foreignRoot(t testing.TB) (*x509.Certificate, crypto.Signer) {
 	return root, key
 }
 
-// checkUnused is a root of somebody else, and a client certificate of it.
-func checkUnused(t testing.TB, cn string, names ...string) (root *x509.Certificate, leaf *tls.Certificate) {
+// foreignHolder returns the root of another authority, and a client certificate under it.
+func foreignHolder(t testing.TB, cn string, names ...string) (root *x509.Certificate, leaf *tls.Certificate) {
 	t.Helper()
 	now := time.Now()
 	sign := func(tmpl, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) *x509.Certificate {
@@ -206,10 +207,10 @@ func checkUnused(t testing.TB, cn string, names ...string) (root *x509.Certifica
 	return root, &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
-// Certificates of another authority vouch for a service if pki.yaml says so; the
-// profile still decides, and there is nothing of theirs to revoke here.
+// With a certificate of another authority a service can enrol if pki.yaml says so. The
+// profile still decides, and a token of such a certificate revokes nothing here.
 func TestX5CForeignRoot(t *testing.T) {
-	root, device := checkUnused(t, "serial-4711", "storage")
+	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
 		t.Fatal(err)
@@ -240,7 +241,7 @@ func TestX5CForeignRoot(t *testing.T) {
 	c.Check(t)
 }
 
-// A certificate that ends soon vouches for none that would be over at once.
+// A certificate that ends soon gets no certificate that would end at once.
 func TestX5CTooLate(t *testing.T) {
 	brief := policy.Profile{Names: []string{"brief"}}
 	brief.Lifetime.Default, brief.Lifetime.Min = 10*time.Second, 10*time.Second
@@ -251,7 +252,7 @@ func TestX5CTooLate(t *testing.T) {
 		holder := enrol(t, c, "brief", "brief")
 		status, body = newClient(t, c, nil).do("POST", "/sign", x5cToken(t, c, holder, "/sign", nil).request(t, newKey(t), "brief", "brief"))
 		if time.Now().Before(holder.Leaf.NotAfter) {
-			break // else the machine was busy for the whole life of the certificate
+			break // otherwise the machine was busy for the whole life of the certificate
 		}
 	}
 	if status != http.StatusForbidden || !strings.Contains(message(t, body), "the certificate of the token ends at") {
@@ -259,7 +260,8 @@ func TestX5CTooLate(t *testing.T) {
 	}
 }
 
-// What a certificate vouches for counts against the cap of its service: it is no renewal.
+// A certificate for a token of type X5C counts against the limit of its service,
+// because it is no renewal.
 func TestX5CMaxLive(t *testing.T) {
 	few := policy.Profile{Names: []string{"few"}, MaxLive: 3}
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
@@ -273,7 +275,8 @@ func TestX5CMaxLive(t *testing.T) {
 	c.Check(t)
 }
 
-// A certificate that our issuer signed and the record does not know is forged.
+// A certificate that our issuer has signed and that is not in the record is refused as
+// forged.
 func TestX5CNotRecorded(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	holder := enrol(t, c, "storage", "storage")
@@ -290,7 +293,7 @@ func TestX5CNotRecorded(t *testing.T) {
 	}
 }
 
-// What pki.yaml may say of provisioners, and what it must not.
+// These are the provisioners that pki.yaml may have, and mistakes that are refused.
 func TestProvisioners(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for _, tc := range []struct{ entry, says string }{
@@ -315,11 +318,12 @@ func TestProvisioners(t *testing.T) {
 	}
 }
 
-// A file of roots that is not sound stops a reload, and the old rules stay.
+// A file of roots that is damaged or empty makes a reload fail, and the old rules
+// stay.
 func TestX5CRootsFile(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	c.Rewrite(t, withProvisioner("  - {type: X5C, name: holders, roots: certs/devices.pem}\n"))
-	_, device := checkUnused(t, "serial-4711", "storage")
+	_, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(c.Dir, "certs", "devices.pem")
 	for _, tc := range []struct{ content, says string }{
 		{"", "no such file"},

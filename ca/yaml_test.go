@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
-// A value of the wrong type is reported with its line, its key and what belongs
-// there; the Go types of the program are nobody's business.
+// A value of the wrong type is reported with its line, its key and what is wanted
+// there. The text has no Go types of the program.
 func TestConfigTypes(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))
@@ -39,7 +39,7 @@ func TestConfigTypes(t *testing.T) {
 	}
 }
 
-// pki.yaml takes the lengths of time that the flags take.
+// pki.yaml accepts the same lengths of time as the flags.
 func TestConfigLengthsOfTime(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	c.Rewrite(t, func(b []byte) []byte {

@@ -21,8 +21,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// A backup is taken while certificates are issued, and what comes of it is an
-// authority that knows every one that was issued before.
+// A backup is taken while certificates are issued. An authority that is restored from
+// it knows each certificate that was issued before the backup.
 func TestBackupWhileIssuing(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	cert := issued(t, c)
@@ -68,8 +68,8 @@ func TestBackupWhileIssuing(t *testing.T) {
 	(&catest.CA{Dir: dir}).Check(t)
 }
 
-// A readable secret goes into an encrypted backup only; temporary and hidden
-// files go into none.
+// A secret that is not encrypted is only in an encrypted backup. Temporary and hidden
+// files are in none.
 func TestBackupKeepsSecrets(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir}); err != nil {
@@ -104,7 +104,7 @@ func TestBackupKeepsSecrets(t *testing.T) {
 	}
 }
 
-// What was changed, cut or made up is no backup, and leaves nothing behind.
+// A backup that was changed, cut or made up is refused, and leaves nothing behind.
 func TestRestoreRefuses(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	good := saved(t, c.Dir)
@@ -160,8 +160,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// FuzzRestore: whatever is in the file, nothing is written outside of the
-// directory, and what is accepted is an authority.
+// FuzzRestore: no input writes a file outside of the directory, and each one that is
+// accepted is an authority.
 func FuzzRestore(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "pki")
 	if _, err := setup.Init(f.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
@@ -186,7 +186,7 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
-// A record in PostgreSQL is in the backup as a file, with its log.
+// The backup of a record in PostgreSQL has it as a file, with its log.
 func TestBackupOfPostgres(t *testing.T) {
 	c := catest.Start(t, catest.Options{Database: postgres.Database(t)})
 	cert := issued(t, c)

@@ -13,8 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// A state directory is saved, while the authority may run, and made again
-// elsewhere. The keys are encrypted by a password, which stays out.
+// A state directory is saved, while the authority may run, and restored in another
+// place. The keys are encrypted by a password, which is not in the backup.
 func Example() {
 	parent, err := os.MkdirTemp("", "backup")
 	if err != nil {
@@ -26,7 +26,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	var tar bytes.Buffer // a file in a program, or a pipe to what encrypts it
+	var tar bytes.Buffer // in a program a file, or a pipe to a program that encrypts
 	n, err := backup.Write(ctx, &tar, backup.Options{Dir: dir})
 	if err != nil {
 		log.Fatal(err)

@@ -25,8 +25,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// remade copies a backup with one file replaced, or taken out if content is nil,
-// and a manifest that fits: what somebody makes who can make manifests.
+// remade copies a backup with one file replaced, or removed if content is nil, and a
+// manifest that fits, as an attacker could make it.
 func remade(t testing.TB, data []byte, name string, content []byte) []byte {
 	t.Helper()
 	type fact struct {
@@ -58,7 +58,8 @@ func remade(t testing.TB, data []byte, name string, content []byte) []byte {
 	})
 }
 
-// A backup that is whole but no authority is refused, and leaves nothing.
+// A complete backup of something that is not an authority is refused, and leaves
+// nothing behind.
 func TestRestoreChecksTheAuthority(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	good := saved(t, c.Dir)
@@ -144,8 +145,8 @@ func TestBackupFails(t *testing.T) {
 	}
 }
 
-// paxEntry is a tar with one file, by hand: the library does not write what it
-// should not write. The records are of PAX (POSIX pax, extended header keywords).
+// paxEntry returns a tar with one file and extended header records of PAX. It is made
+// by hand, because the library refuses to write such records.
 func paxEntry(name string, data []byte, records ...string) []byte {
 	var pax bytes.Buffer
 	for _, r := range records {
@@ -178,8 +179,8 @@ func paxEntry(name string, data []byte, records ...string) []byte {
 	return out.Bytes()
 }
 
-// TestRestoreSparse: a few bytes do not become many on the disk. GNU tar writes
-// holes in three forms (PAX 0.0, 0.1 and 1.0).
+// TestRestoreSparse: a sparse file of a few bytes does not become a large file on the
+// disk. GNU tar writes holes in three forms (PAX 0.0, 0.1 and 1.0).
 func TestRestoreSparse(t *testing.T) {
 	const huge = 1 << 40
 	hole := fmt.Sprintf("1\n%d\n0\n", huge)
@@ -207,8 +208,7 @@ func TestRestoreSparse(t *testing.T) {
 	}
 }
 
-// TestRestoreWritesWhatCameIn: whatever makes more bytes of those that came in,
-// they are not written.
+// TestRestoreWritesWhatCameIn: no more bytes are written than were read of the backup.
 func TestRestoreWritesWhatCameIn(t *testing.T) {
 	const came = 100
 	dir := t.TempDir()
@@ -223,8 +223,8 @@ func TestRestoreWritesWhatCameIn(t *testing.T) {
 	}
 }
 
-// TestRestoreMarks: what was restored knows the head that it came from, and says
-// so in its record.
+// TestRestoreMarks: the restored record says that it was restored, and from which head
+// of the log.
 func TestRestoreMarks(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	issued(t, c)
@@ -242,7 +242,7 @@ func TestRestoreMarks(t *testing.T) {
 	if err != nil || len(events) != 1 || events[0].Caller != "operator" || !strings.HasSuffix(events[0].Detail, "from the record of "+res.Log.String()) {
 		t.Errorf("%+v %v", events, err)
 	}
-	// Another authority's record under our keys is no backup of ours.
+	// The record of another authority beside our keys is refused.
 	other := catest.Start(t, catest.Options{})
 	elsewhere := filepath.Join(t.TempDir(), "other")
 	if _, err := backup.Restore(t.Context(), bytes.NewReader(saved(t, other.Dir)), elsewhere); err != nil {
@@ -258,8 +258,8 @@ func TestRestoreMarks(t *testing.T) {
 	}
 }
 
-// TestRestoreFromBeforeHeads: a backup without a head is restored, and the
-// authority goes on with it after somebody has accepted that.
+// TestRestoreFromBeforeHeads: a backup without a head is restored, and the authority
+// starts with it after the operator has accepted that.
 func TestRestoreFromBeforeHeads(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	whole := filepath.Join(t.TempDir(), "whole")

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// issued is a certificate that the authority has just issued to a service.
+// issued returns a certificate that the authority has just issued to a service.
 func issued(t testing.TB, c *catest.CA) *x509.Certificate {
 	t.Helper()
 	m, err := enroll.Issue(t.Context(), enroll.Config{
@@ -37,7 +37,7 @@ func issued(t testing.TB, c *catest.CA) *x509.Certificate {
 	return m.Certificate.Leaf
 }
 
-// temporary are files of a backup that should be gone when it ends.
+// temporary returns the files of a backup that must be gone when it has ended.
 func temporary(t testing.TB, dir string) []string {
 	t.Helper()
 	out, err := filepath.Glob(filepath.Join(dir, ".backup-*"))
@@ -71,7 +71,8 @@ func tarNames(t testing.TB, data []byte) (names []string) {
 	}
 }
 
-// repack copies a backup; change may return other headers and contents, or none.
+// repack copies a backup. change may edit the header and return another content; nil
+// leaves the file out.
 func repack(t testing.TB, data []byte, change func(h *tar.Header, b []byte) []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer

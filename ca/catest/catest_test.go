@@ -9,7 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
-// TestStart uses the kit as its users do, hooks included.
+// TestStart uses the kit with all hooks.
 func TestStart(t *testing.T) {
 	edited, wrapped := false, false
 	c := catest.Start(t, catest.Options{

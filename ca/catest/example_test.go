@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// testStorage is a test as your package would have it, under the name
-// TestStorage: who gets in is decided by certificates of a real authority.
+// testStorage is a test as your package would have it, with the name TestStorage.
+// Certificates of a real authority decide which client is accepted.
 func testStorage(t *testing.T) {
 	authority := catest.Start(t, catest.Options{})
 	server, err := enrolled(t, authority, "storage-element").Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
@@ -42,7 +42,7 @@ func testStorage(t *testing.T) {
 	authority.Check(t)
 }
 
-// enrolled has an identity of its own, as a service has at its start.
+// enrolled returns an identity, which it gets as a service does at its start.
 func enrolled(t *testing.T, authority *catest.CA, service string) *rotation.Identity {
 	src, err := enroll.New(enroll.Config{
 		URL: authority.URL, RootFingerprint: authority.RootFingerprint, InMemory: true,

@@ -50,7 +50,7 @@ func diagnose(t testing.TB, opt doctor.Options, severity string) (out []string) 
 	return out
 }
 
-// Each thing that can be wrong is found, and named.
+// Each fault is found, and the diagnosis names it.
 func TestDoctor(t *testing.T) {
 	for name, tc := range map[string]struct {
 		opt            setup.Options
@@ -134,7 +134,7 @@ func chmod(t testing.TB, dir, name string, mode os.FileMode) {
 	}
 }
 
-// A sound authority has nothing wrong; a clock that is behind its record has.
+// A sound authority has no error. A clock that is behind the record is one.
 func TestDoctorOnARunningAuthority(t *testing.T) {
 	dir := catest.Start(t, catest.Options{}).Dir // it has issued a certificate to itself
 	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); len(bad) > 0 {
@@ -175,7 +175,7 @@ func awaitLog(t testing.TB, dir string) {
 	}
 }
 
-// The list that certificates point to is fetched and verified.
+// The list that certificates name is fetched and verified.
 func TestDoctorFetchesTheList(t *testing.T) {
 	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
 	handler := func(dir string) http.Handler {
@@ -213,7 +213,7 @@ func TestDoctorFetchesTheList(t *testing.T) {
 }
 
 // A retired issuer signs its list until its last certificate has ended, so its key
-// must be there; the key of the new one does not make up for it.
+// must be there. The key of the new issuer does not replace it.
 func TestDoctorMissesTheKeyOfARetiredIssuer(t *testing.T) {
 	c := catest.Start(t, catest.Options{})
 	signing := func() *x509.Certificate {
@@ -255,7 +255,7 @@ func TestDoctorWarnsOfFullLineages(t *testing.T) {
 	}
 }
 
-// What is wrong with the chain is told from what is wrong with the clock.
+// A fault of the chain has another diagnosis than a fault of the clock.
 func TestDoctorOnTrust(t *testing.T) {
 	for name, tc := range map[string]struct {
 		opt  setup.Options
@@ -286,8 +286,8 @@ func TestDoctorOnTrust(t *testing.T) {
 	}
 }
 
-// doctor warns of a pattern or wildcard that takes in what another profile has,
-// and of nothing that two profiles list by name.
+// doctor warns of a pattern or wildcard that covers a name of another profile, and not
+// of a name that two profiles list.
 func TestDoctorWarnsOfOverlaps(t *testing.T) {
 	profiles := map[string]policy.Profile{
 		"workers":  {Patterns: []string{"*.workers.internal", "10.20.0.0/16", "spiffe://artstore/workers/*"}},
@@ -314,7 +314,8 @@ func TestDoctorWarnsOfOverlaps(t *testing.T) {
 	}
 }
 
-// A pattern or a wildcard can stand for a name of the authority as well as a list can.
+// doctor warns of a pattern or a wildcard that covers a name of the authority, as of a
+// listed name.
 func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
 	c := catest.Start(t, catest.Options{
 		Profiles: map[string]policy.Profile{
@@ -349,7 +350,7 @@ func glob(t testing.TB, dir, pattern string) []string {
 	return out
 }
 
-// Nothing in the directory is another one afterwards, whatever is looked at.
+// No file in the directory has changed after doctor has looked at it.
 func TestDoctorChangesNothing(t *testing.T) {
 	dir := newAuthority(t, setup.Options{})
 	for name, change := range map[string]func(){

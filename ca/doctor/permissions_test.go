@@ -13,9 +13,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
-// Doctor tells of owners, too: of a directory that another user has as a whole, of
-// one file of another user, of a directory above in which all can write, and of
-// secrets that are elsewhere.
+// doctor looks at owners too: of a directory that another user has as a whole, of one
+// file of another user, of a directory above to which everybody can write, and of
+// secrets elsewhere.
 func TestDoctorOwners(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
