@@ -49,7 +49,7 @@ func nameMismatch(s *Subject, _ criteria) (Severity, string) {
 	return Crit, "it does not have the name " + s.Host
 }
 
-// noNames finds leaves for servers without the extension subjectAltName (RFC 9525 §2). It
+// noNames finds leaves for servers without the extension subjectAltName (RFC 9525 §6). It
 // looks for the extension and not for names, because Go does not parse each kind of name.
 func noNames(s *Subject, _ criteria) (Severity, string) {
 	if !s.Leaf() || !allows(s.Cert, x509.ExtKeyUsageServerAuth) {

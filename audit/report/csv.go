@@ -41,7 +41,7 @@ func (c *csvRenderer) End(*audit.Summary) error {
 	return c.w.Error()
 }
 
-// documentForCSV returns the dates of a document. Those that it does not have are empty.
+// documentForCSV returns the dates of a document. A date that it does not have is "".
 func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
 	if !d.From.IsZero() {
 		from = d.From.UTC().Format(time.RFC3339)
@@ -52,8 +52,8 @@ func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
 	return left, from, to
 }
 
-// rowForCSV returns the cells of a row, in the order of csvHead. What does not apply to a
-// row is an empty cell, so that each line has the same number of cells (RFC 4180 §2).
+// rowForCSV returns the cells of a row, in the order of csvHead. A column that does not apply
+// to the row is an empty cell, so that each line has the same number of cells (RFC 4180 §2).
 func rowForCSV(r *audit.Row) []string {
 	var found []string
 	for _, f := range r.Findings {

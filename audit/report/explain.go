@@ -19,10 +19,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// textRenderer writes everything a person asks of each certificate: its names, its
-// dates, when it is renewed and why then, its chain, and what is wrong with it, worst
-// first. It is for a few certificates, and keeps all rows until the end.
-// The chain of each leaf shows its authorities. One with a finding has its own text.
+// textRenderer writes an explanation of each certificate: names, dates, when it is renewed
+// and why then, chain and findings; the worst first. It is for a few certificates, and
+// keeps all rows until the end. An authority has an explanation of its own only if it has
+// a finding, because the chains of the leaves show it.
 type textRenderer struct {
 	out  io.Writer
 	rows []audit.Row
@@ -46,7 +46,7 @@ func (e *textRenderer) End(s *audit.Summary) error {
 	for i := range e.rows {
 		row := &e.rows[i]
 		if leaves && row.Cert != nil && row.Cert.IsCA && len(row.Findings) == 0 {
-			continue // the trees have it
+			continue // the chain of a leaf shows it
 		}
 		_, _ = fmt.Fprint(w, between) // Flush keeps the error
 		between = "\n"
@@ -78,7 +78,7 @@ func writeRow(r *audit.Row, w io.Writer) {
 		writeDocument(r.Document, line, r.Judged)
 	}
 	if c := r.Cert; c != nil && r.Err != nil {
-		line("name", "%s", shorten(c.Name, maxName)) // the rest is unknown
+		line("name", "%s", shorten(c.Name, maxName)) // other fields could not be read
 		line("serial", "%s", shorten(c.Serial, maxName))
 		line("valid", "%s to %s, %s", humantime.Stamp(c.NotBefore), humantime.Stamp(c.NotAfter), left(c, r.Judged))
 		line("fingerprint", "SHA-256 %s", c.HexFingerprint())
@@ -106,6 +106,7 @@ func writeRow(r *audit.Row, w io.Writer) {
 	}
 }
 
+// writeSubject writes the lines that identify a certificate.
 func writeSubject(r *audit.Row, line func(string, string, ...any)) {
 	c := r.Cert
 	kind := "end entity"
@@ -139,7 +140,7 @@ func renewalOf(r *audit.Row) string {
 		when, humantime.Stamp(from), humantime.Stamp(to), lifetime.RenewFrom, lifetime.RenewTo, humantime.Short(c.Life()))
 }
 
-// writeKey writes what concerns keys and signatures.
+// writeKey writes the lines about usages, key, signature and fingerprints.
 func writeKey(r *audit.Row, line func(string, string, ...any)) {
 	c := r.Cert
 	if len(c.ExtKeyUsage) > 0 {
@@ -200,6 +201,7 @@ func treeOf(r *audit.Row) (out []string) {
 	return out
 }
 
+// left returns a clause about the time that is left, or since when the certificate is over.
 func left(c *cert.Certificate, now time.Time) string {
 	d := humantime.Short(humantime.Between(now, c.NotAfter))
 	if now.Before(c.NotAfter) {
@@ -226,6 +228,7 @@ func usages(c *cert.Certificate) string {
 	return strings.Join(out, ", ")
 }
 
+// nonEmpty returns the texts that are not empty.
 func nonEmpty(list ...string) (out []string) {
 	for _, s := range list {
 		if s != "" {
@@ -235,7 +238,7 @@ func nonEmpty(list ...string) (out []string) {
 	return out
 }
 
-// writeDocument writes the lines of what is no certificate.
+// writeDocument writes the lines of a document.
 func writeDocument(d *cert.Document, line func(string, string, ...any), now time.Time) {
 	line("kind", "%s", d.What)
 	line("name", "%s", d.Name)

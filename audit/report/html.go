@@ -67,10 +67,10 @@ type pageRow struct {
 	end  time.Time
 }
 
-// pageNote is a finding, or the reason why something could not be checked. The latter
-// has no Check.
+// pageNote is a finding, or the reason why a row could not be checked. The latter has no
+// Check.
 type pageNote struct {
-	Class, Check, Text string // without a check: the latter
+	Class, Check, Text string
 	// Place is where the note applies, for a row with several places.
 	Place string
 }
@@ -144,14 +144,14 @@ func merged(rows []pageRow) []pageRow {
 // maxNotes bounds what one row of a page says of its certificate.
 const maxNotes = 100
 
-// pagePlace is the last cell of a table.
+// pagePlace returns the place of a row as the last cell of a table has it.
 func pagePlace(r *audit.Row) string {
 	cells := cellsOf(r)
 	return pageText(cells[len(cells)-1])
 }
 
-// fillPageRow adds what the order does not depend on. It is called only for rows that have
-// a place in the page.
+// fillPageRow fills in the fields on which the order does not depend. It is called only for
+// rows that have a place in the page.
 func fillPageRow(r *audit.Row, p *pageRow) {
 	p.State, p.Notes = r.State, pageNotes(r)
 	c := r.Cert
@@ -189,6 +189,7 @@ func (r *pageRow) Record() string {
 	return b.String()
 }
 
+// pageNotes returns the notes of a row: its error, then its findings.
 func pageNotes(r *audit.Row) (out []pageNote) {
 	if r.Err != nil {
 		out = append(out, pageNote{Class: "unchecked", Text: pageText(r.Err.Error()), Place: pagePlace(r)})
@@ -199,7 +200,7 @@ func pageNotes(r *audit.Row) (out []pageNote) {
 	return out
 }
 
-// pageDetails are the lines that a reader sees after opening the row of a certificate.
+// pageDetails returns the lines that a reader sees after opening the row of a certificate.
 func pageDetails(r *audit.Row) string {
 	c := r.Cert
 	lines := make([]string, 0, 8)

@@ -17,7 +17,7 @@ type worstRows struct {
 	dropped int
 }
 
-// rowHeap is a heap whose first row is the mildest: the one to drop for a worse one.
+// rowHeap is a heap whose first row is the mildest, which is dropped for a worse one.
 type rowHeap []pageRow
 
 // add keeps a row unless as many worse ones are held.
@@ -37,7 +37,7 @@ func (w *worstRows) add(r *audit.Row) {
 	}
 }
 
-// sorted are all rows, the worst first. Nothing may be added afterwards.
+// sorted returns all rows, the worst first. No row may be added afterwards.
 func (w *worstRows) sorted() []pageRow {
 	slices.SortFunc(w.rows, func(a, b pageRow) int { return a.compare(&b) })
 	return w.rows

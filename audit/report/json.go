@@ -22,8 +22,8 @@ import (
 // not raise it. Package compare refuses every other version.
 const schemaVersion = 2
 
-// jsonRenderer writes the report for programs, one row on each line. It keeps no rows: what
-// is known only at the end is written behind them. Times are RFC 3339 in UTC.
+// jsonRenderer writes the report for programs, one row on each line. It keeps no rows: the
+// summary is written behind them. Times have the form of RFC 3339, in UTC.
 type jsonRenderer struct {
 	w *bufio.Writer
 	// lines selects NDJSON: each line is a JSON value of its own, with those fields of the
@@ -219,6 +219,7 @@ func plainJSON(text []byte) []byte {
 	return out
 }
 
+// documentForJSON returns the members of a document.
 func documentForJSON(d *cert.Document) *jsonDocument {
 	out := &jsonDocument{What: d.What, Name: d.Name, ValidFrom: jsonTime(d.From), ValidUntil: jsonTime(d.Until), Details: map[string]string{}}
 	for _, one := range d.Details {

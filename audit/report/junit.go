@@ -18,7 +18,8 @@ type junitRenderer struct {
 	suite junitSuite
 }
 
-// There is no standard. These are the elements that Jenkins, GitLab and GitHub agree on.
+// junitSuites is the root element. There is no standard; these are the elements that Jenkins,
+// GitLab and GitHub agree on.
 type junitSuites struct {
 	XMLName xml.Name     `xml:"testsuites"`
 	Suites  []junitSuite `xml:"testsuite"`

@@ -40,8 +40,8 @@ type prometheusRenderer struct {
 
 func newPrometheus(out io.Writer, _ Terminal) audit.Renderer {
 	p := &prometheusRenderer{w: bufio.NewWriter(out), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
-	// Each check is there at its worst severity even with none: a series that
-	// comes and goes is hard to make a rule of.
+	// Each check has a series with its worst severity, also without a finding: a rule on a
+	// series that is absent most of the time is hard to write.
 	for _, c := range audit.Checks() {
 		p.findings = append(p.findings, countedFinding{Finding: c})
 	}
@@ -122,6 +122,7 @@ var reasons = []struct {
 	{"kind", func(err error) bool { return errors.Is(err, cert.ErrNotRegular) }},
 }
 
+// reason returns the word of reasons for an error, or "other".
 func reason(err error) string {
 	for _, r := range reasons {
 		if r.is(err) {
@@ -162,11 +163,13 @@ func (p *prometheusRenderer) End(s *audit.Summary) error {
 	return p.w.Flush()
 }
 
+// countedFinding is a check with a severity, and how many findings have both.
 type countedFinding struct {
 	audit.Finding
 	count int
 }
 
+// count counts a finding by its check and severity.
 func (p *prometheusRenderer) count(f audit.Finding) {
 	same := func(c countedFinding) bool { return c.Check == f.Check && c.Severity == f.Severity }
 	at := slices.IndexFunc(p.findings, same)
@@ -182,6 +185,7 @@ func metricLabel(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable.Clean(s))
 }
 
+// isTooLarge reports whether an input was above a limit of the audit.
 func isTooLarge(err error) bool {
 	_, is := errors.AsType[cert.TooLargeError](err)
 	return is

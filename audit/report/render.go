@@ -27,6 +27,7 @@ type Terminal struct {
 	Program string
 }
 
+// renderers are all formats, in the order in which [Formats] and the help list them.
 var renderers = []renderer{
 	{"table", func(out io.Writer, to Terminal) audit.Renderer { return &tableRenderer{out: out, to: to} }},
 	{"wide", func(out io.Writer, to Terminal) audit.Renderer {
@@ -68,5 +69,5 @@ func nameAndVersion(program string) (name, version string) {
 	return cmp.Or(name, "artstore-pki"), version
 }
 
-// interrupted warns the reader of a report that is not complete.
+// interrupted is a line in reports that are not complete.
 const interrupted = "INTERRUPTED: not all was looked at"

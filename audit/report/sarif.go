@@ -29,7 +29,7 @@ func newSARIF(out io.Writer, to Terminal) audit.Renderer {
 
 const (
 	sarifSchema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-	sarifUnread = "not-read" // the rule for what could not be read
+	sarifUnread = "not-read" // the rule for places that could not be read
 )
 
 type sarifText struct {
@@ -91,6 +91,7 @@ type sarifInvocation struct {
 // sarifLevels are by severity (SARIF 2.1.0 §3.27.10).
 var sarifLevels = [...]string{"none", "note", "warning", "error"}
 
+// sarifRules returns a rule for each check, and one for places that could not be read.
 func sarifRules() (rules []sarifRule) {
 	for _, c := range audit.Checks() {
 		rules = append(rules, sarifRule{
@@ -111,8 +112,8 @@ func (s *sarifRenderer) put(before string, value any) error {
 	return err
 }
 
-// head writes what stands before the results. It is written with the first result or at
-// the end.
+// head writes the beginning of the document, up to the results. It is called with the first
+// result, or at the end if there is none.
 func (s *sarifRenderer) head() error {
 	name, version := nameAndVersion(s.program)
 	driver := map[string]sarifDriver{"driver": {name, version, sarifRules()}}

@@ -201,8 +201,8 @@ func cellsOf(r *audit.Row) []string {
 	return []string{r.State, left, r.Cert.NotAfter.Local().Format(timeOfTable), cell(shorten(r.Cert.Name, maxName)), place + more}
 }
 
-// placeOf returns the place of a row, and what tells the row from others in that place;
-// brief is for a terminal.
+// placeOf returns the place of a row, and a text that distinguishes it from other rows of
+// that place. brief makes both short, for a terminal.
 func placeOf(r *audit.Row, brief bool) (place, more string) {
 	if r.Block > 1 {
 		more = fmt.Sprintf("#%d", r.Block)
@@ -311,7 +311,7 @@ func measure(lines []tableLine) []int {
 	return widths
 }
 
-// sum is the width of a line, with the gaps between its columns.
+// sum returns the width of a line, with the gaps between its columns.
 func sum(widths []int) (total int) {
 	for _, w := range widths {
 		if w > 0 {
