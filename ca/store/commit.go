@@ -16,17 +16,23 @@ import (
 // Token is a one-time token as the record keeps it.
 type Token struct {
 	Hash    [sha256.Size]byte // of issuer and id; the zero value means "no token"
-	Expires time.Time         // by its own claim, the same each time; after it the row may be swept
+	Expires time.Time         // its own claim, so it is the same each time; the row may be swept afterwards
 }
 
-// Issuance is what one commit makes true.
+// Issuance is what one commit stores.
 type Issuance struct {
 	Certificate record.Certificate
 	Token       Token
-	TrustDigest string // bundle in effect at the client, or empty
-	Order       string // ACME order that this certificate is for, or empty; it becomes valid with it
-	MaxLive     int    // refuse a first certificate if its service has this many live ones; 0 does not count
-	MaxLineage  int    // refuse another certificate of a lineage that has this many live ones; 0 does not count
+	// TrustDigest names the trust bundle that is in effect at the client; "" if unknown.
+	TrustDigest string
+	// Order is the id of the ACME order that the certificate is for, or "". The order becomes
+	// valid in the same transaction.
+	Order string
+	// MaxLive refuses a first certificate if its service has this many live ones. 0 is no
+	// limit, and saves the query.
+	MaxLive int
+	// MaxLineage refuses a renewal if its lineage has this many live certificates. 0 is no limit.
+	MaxLineage int
 }
 
 // Commit stores a certificate, the token spent on it, its lineage and the event,
@@ -35,9 +41,9 @@ type Issuance struct {
 // If the token was spent before on the same public key, that earlier certificate
 // is returned and nothing is stored: the client lost the answer. On another key
 // it is [ErrTokenUsed]. A renewal in a lineage with a revoked member is
-// [ErrRevoked]; it is decided here, because a revocation may have come after the
-// caller looked. A service that has issue.MaxLive live certificates gets no new
-// lineage: [ErrTooMany]. A lineage that has issue.MaxLineage of them gets no other
+// [ErrRevoked]; the transaction checks it, because a revocation may have been committed
+// after the caller checked. A service that has issue.MaxLive live certificates gets no
+// new lineage: [ErrTooMany]. A lineage that has issue.MaxLineage of them gets no other
 // one: [ErrLineageFull].
 func (s *Store) Commit(ctx context.Context, issue Issuance) (record.Certificate, error) {
 	c := issue.Certificate
@@ -53,7 +59,7 @@ func (s *Store) Commit(ctx context.Context, issue Issuance) (record.Certificate,
 	return c, nil
 }
 
-// errSpent takes back a certificate whose token turned out to be spent.
+// errSpent undoes a commit whose token was spent before.
 var errSpent = errors.New("the token is spent")
 
 func (s *Store) commit(ctx context.Context, issue Issuance) error {
@@ -71,7 +77,7 @@ func (s *Store) commit(ctx context.Context, issue Issuance) error {
 
 // Spent returns the certificate that a token was spent on, if it was spent on
 // the given key; [ErrTokenUsed] if on another one; [record.ErrNotFound] if it is unused.
-// Commit asks it when a token turns out to be spent.
+// Commit calls it when a token was spent before.
 func (s *Store) Spent(ctx context.Context, token Token, keyHash string) (record.Certificate, error) {
 	serial, err := spentOn(ctx, s.db.Read, token)
 	if err != nil {
@@ -83,7 +89,8 @@ func (s *Store) Spent(ctx context.Context, token Token, keyHash string) (record.
 	return replay(ctx, s.db.Read, serial, keyHash)
 }
 
-// unknownCertificate stands for a token that was spent on something else than a certificate.
+// unknownCertificate stands for a token that was spent on a revocation. It is no serial, so
+// no certificate is found for it.
 const unknownCertificate = "-"
 
 // spentOn returns the serial a token was spent on, "" for an unused one.
@@ -103,6 +110,7 @@ func spentOn(ctx context.Context, q sqldb.Querier, token Token) (serial string, 
 	return serial, nil
 }
 
+// replay returns the certificate that a token was spent on, if it is for the same key.
 func replay(ctx context.Context, q sqldb.Querier, serial, keyHash string) (record.Certificate, error) {
 	found, err := certrow.Find(ctx, q, serial)
 	c := found.Certificate
@@ -112,13 +120,13 @@ func replay(ctx context.Context, q sqldb.Querier, serial, keyHash string) (recor
 	case err != nil:
 		return record.Certificate{}, err
 	case c.Revocation != nil:
-		return record.Certificate{}, ErrRevoked // a token must not bring back what was taken away
+		return record.Certificate{}, ErrRevoked // a token must not hand out a revoked certificate again
 	}
 	return c, nil
 }
 
-// spend marks a token as used, or returns errSpent. The unique key decides among
-// all processes: one that comes second waits for the commit of the first.
+// spend marks a token as used, or returns errSpent. The unique key of the table decides
+// between processes: an insert of the same key waits for the commit of the first one.
 func spend(ctx context.Context, tx *sqldb.Txn, token Token, serial string) error {
 	if token == (Token{}) {
 		return nil

@@ -16,19 +16,19 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// tables are all that a record consists of, each behind those it refers to. What
-// is not here is not copied; a test compares it with the schema of both databases.
+// tables are the tables of a record, each after those that it refers to. A table that is not
+// listed is not copied; TestEveryTableIsCopied compares the list with both schemas.
 var tables = []string{
 	"issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "lineages",
 	"events", "log_pending", "log_entries", "log_nodes", "log_state",
 	seeded, "secrets", "acme_nonces", "acme_eab_keys", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
 }
 
-// seeded has one row from the start, which a copy replaces.
+// seeded is the table to which a migration adds a row. A copy replaces this row.
 const seeded = "revocation_mark"
 
-// notCopied are the tables of one place: the version of its schema, and what its
-// readiness wrote.
+// notCopied are tables about the database itself: the version of its schema, and the row
+// that [Store.Ready] writes.
 var notCopied = []string{"goose_db_version", "heartbeat"}
 
 // Errors of [Copy] that callers match.
@@ -43,20 +43,20 @@ type CopyProgress struct {
 	Rows  int64
 }
 
-// copyRows is how many rows one statement inserts; times the columns of the
-// widest table it stays below the arguments that either database takes.
+// copyRows is the number of rows in one statement. Multiplied by the columns of the widest
+// table it is below the number of arguments that either database accepts.
 const copyRows = 500
 
 // Copy copies a whole record into an empty one, in either direction between the
 // two databases, and returns the rows of each table. It reads one consistent
-// snapshot and writes one transaction: until it is committed the target is
-// empty, whatever ends the copy. Both sides are counted before that, and a source
-// that somebody wrote to meanwhile is [ErrChanged]: what was acknowledged there
-// would be lost.
+// snapshot and writes one transaction, so a copy that ends early leaves the target
+// empty. The rows of both sides are counted before the commit. If somebody has written to
+// the source meanwhile, the error is [ErrChanged]: the copy would not have what was
+// acknowledged there.
 //
 // The target gets one event more, [kinds.Migrated], which names the head of the source.
 //
-// progress, if not nil, is called now and then.
+// progress may be nil. It is called after each statement, which is at most copyRows rows.
 func Copy(ctx context.Context, from, to *Store, progress func(CopyProgress)) (all []CopyProgress, err error) {
 	if progress == nil {
 		progress = func(CopyProgress) {}
@@ -64,11 +64,11 @@ func Copy(ctx context.Context, from, to *Store, progress func(CopyProgress)) (al
 	return from.copyTo(ctx, to, copying{progress: progress, against: from.db.Read, tell: true})
 }
 
-// copying says how to copy.
+// copying are the options of a copy.
 type copying struct {
 	progress func(CopyProgress)
-	// against is what is counted at the end; nil counts the snapshot that was
-	// copied, and lets others write to the source meanwhile.
+	// against is counted at the end and compared with the copy. nil means the snapshot that
+	// was copied, so that others may write to the source meanwhile.
 	against sqldb.Querier
 	tell    bool // adds the event
 }
@@ -79,7 +79,7 @@ func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Co
 			if err := mustBeEmpty(ctx, tx); err != nil {
 				return err
 			}
-			all = nil // a second try begins anew
+			all = nil // PostgreSQL may run this again
 			for _, table := range tables {
 				n, err := tableCopier{source, tx, how.progress}.copyTable(ctx, table)
 				if err != nil {
@@ -105,7 +105,8 @@ func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Co
 	return all, nil
 }
 
-// tellMigrated adds the event to the copy, whose head is that of the source.
+// tellMigrated adds the event [kinds.Migrated] to the copy. The head in the copy is still that
+// of the source.
 func tellMigrated(ctx context.Context, tx *sqldb.Txn) error {
 	tree, _, err := eventlog.State(ctx, tx)
 	if err != nil {
@@ -141,8 +142,8 @@ type tableCopier struct {
 	progress func(CopyProgress)
 }
 
-// copyTable keeps the order of the first column, which begins the primary key:
-// rows are appended to the target, not strewn over it.
+// copyTable copies in the order of the first column, which begins the primary key: rows are
+// then appended to the index of the target, which is faster than random inserts.
 func (c tableCopier) copyTable(ctx context.Context, table string) (n int64, err error) {
 	rows, err := c.source.QueryContext(ctx, `SELECT * FROM `+table+` ORDER BY 1`)
 	if err != nil {
@@ -171,7 +172,7 @@ func (c tableCopier) copyTable(ctx context.Context, table string) (n int64, err 
 		if _, err := c.target.ExecContext(ctx, text, args...); err != nil {
 			return n, err
 		}
-		if err := ctx.Err(); err != nil { // a shared transaction does not look
+		if err := ctx.Err(); err != nil { // statements of SQLite's writer ignore the context
 			return n, err
 		}
 		n += int64(count)
@@ -198,10 +199,10 @@ func nextRows(rows *sql.Rows, width int) (args []any, more bool, err error) {
 	return args, true, nil
 }
 
-// continueNumbers makes PostgreSQL go on behind the ids that were copied.
+// continueNumbers sets the sequences of PostgreSQL to the largest ids that were copied.
 func continueNumbers(ctx context.Context, tx *sqldb.Txn) error {
 	if !tx.Concurrent {
-		return nil // SQLite looks at the table
+		return nil // SQLite takes the next id from the table itself
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT table_name, column_name FROM information_schema.columns
 		WHERE table_schema = current_schema() AND is_identity = 'YES'`)

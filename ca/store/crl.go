@@ -8,10 +8,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-// RevocationMark grows with every transaction that revokes, by whatever process:
-// what was read up to a mark is complete up to it.
-// The mark of a record that was removed or rolled back is not told: lists made
-// by it would lack revocations.
+// RevocationMark returns the number of the last transaction that revoked, in any process.
+// Revocations that are read up to a mark are complete up to it. The mark of a record that was
+// removed or rolled back is an error: lists made from it would lack revocations.
 func (s *Store) RevocationMark(ctx context.Context) (mark int64, err error) {
 	if err := s.db.Intact(); err != nil {
 		return 0, fmt.Errorf("reading the mark of revocations: %w", err)
@@ -23,7 +22,7 @@ func (s *Store) RevocationMark(ctx context.Context) (mark int64, err error) {
 }
 
 // RevokedBetween returns the certificates of a range that have not expired, the oldest
-// revocation first. A list that is kept grows by them.
+// revocation first. The caller adds them to the entries that it has from earlier calls.
 func (s *Store) RevokedBetween(ctx context.Context, r record.RevokedRange) ([]record.RevokedEntry, error) {
 	rows, err := s.db.Read.QueryContext(ctx, `SELECT serial, revoked_at, reason, not_after FROM revocations
 		WHERE issuer = ? AND mark > ? AND mark <= ? AND not_after > ? ORDER BY mark, id`, r.Issuer, r.After, r.UpTo, millis(r.Now))
@@ -38,8 +37,8 @@ func (s *Store) RevokedBetween(ctx context.Context, r record.RevokedRange) ([]re
 	})
 }
 
-// nextMark numbers the revocations of one transaction. From here to its commit
-// no other transaction revokes.
+// nextMark returns the number for the revocations of this transaction. The update locks the
+// row, so no other transaction revokes until this one has ended.
 func nextMark(ctx context.Context, tx *sqldb.Txn) (mark int64, err error) {
 	if err = tx.QueryRowContext(ctx, `UPDATE revocation_mark SET mark = mark + 1 WHERE id = 1 RETURNING mark`).Scan(&mark); err != nil {
 		return 0, fmt.Errorf("numbering a revocation: %w", err)

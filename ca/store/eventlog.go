@@ -20,19 +20,19 @@ var (
 	ErrRolledBack = eventlog.ErrRolledBack
 	// ErrNoHead reports a record whose log has no signed head.
 	ErrNoHead = eventlog.ErrNoHead
-	// ErrUnsequenced reports events that have no place in the log yet: it passes
-	// within a second while an authority runs.
+	// ErrUnsequenced reports events that have no place in the log yet. A running authority
+	// gives them their places within a second.
 	ErrUnsequenced = eventlog.ErrUnsequenced
 )
 
-// Begin makes an empty place a record: it signs the head of the empty log
-// (RFC 6962 §2.1) and returns it. From then on the record says whose it is, and one
-// that was emptied can be told from a new one. A place with a log is [ErrNotEmpty].
+// Begin makes an empty database a record: it signs the head of the empty log
+// (RFC 6962 §2.1) and returns it. From then on the record names its authority, and a record
+// that was emptied differs from a new one. A database with a log is [ErrNotEmpty].
 func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
 	return s.log.Begin(ctx, key)
 }
 
-// Withdraw takes back a head that Begin has returned, if nothing was recorded since.
+// Withdraw deletes a head that Begin has returned, unless an event was recorded since.
 func (s *Store) Withdraw(ctx context.Context, head []byte) error { return s.log.Withdraw(ctx, head) }
 
 // Resume returns the newest signed head, as text and opened, after it has checked
@@ -43,15 +43,15 @@ func (s *Store) Resume(ctx context.Context, v translog.Verifier, known translog.
 	return s.log.Resume(ctx, v, known)
 }
 
-// Sequence gives committed events their places in the log, in the order of their
-// ids, and signs the new head, which it returns; with nothing to do, or while
-// another process is at it, that is the newest head there is, nil before the
-// first. more says that events are left for another call.
+// Sequence gives committed events their places in the log, in the order of their ids, signs
+// the new head and returns it. If no event waits, or another process sequences at this
+// moment, it returns the newest head in the database, nil before the first. more says that
+// events are left for another call.
 //
-// seen is the newest head that the caller knows of, zero for none. A database that
-// has an older one, or another one of the same size, is [ErrRolledBack]: nothing
-// else is written until the log is again what it was. Other changes of the log are
-// [ErrLog] and stop only the signing.
+// seen is the newest head that the caller knows, zero for none. If the head in the database
+// is older, or another one of the same size, the error is [ErrRolledBack], and nothing is
+// written until a later call finds the log in order again. Other changes of the log are
+// [ErrLog], and stop only the signing.
 func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
 	return s.log.Sequence(ctx, key, seen)
 }
@@ -66,27 +66,26 @@ func (s *Store) LogConsistency(ctx context.Context, head translog.Head, from, to
 	return s.log.Consistency(ctx, head, from, to)
 }
 
-// LogEntry returns an entry, by the rows of today, with its proof in the tree of
-// the head. [record.ErrNotFound] means that the head has no such index, [ErrLog]
+// LogEntry returns an entry, made again from the rows that are stored now, with its proof in
+// the tree of the head. [record.ErrNotFound] means that the head has no such index, [ErrLog]
 // that the rows are not those that were logged.
 func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (translog.Inclusion, error) {
 	return s.log.Entry(ctx, head, index)
 }
 
-// VerifyLog makes every entry again from the rows of today and compares: entries
-// with their leaves, leaves with the signed head, and with each kept head the
-// beginning of the log. It reads one snapshot, in pages, beside a running
-// authority. An error means that it could not be done; what is wrong with the log
-// is in the report.
+// VerifyLog makes every entry again from the rows that are stored now. It compares entries
+// with their leaves, leaves with the signed head, and the beginning of the log with each kept
+// head. It reads one snapshot, in pages, while an authority may go on writing. An error means
+// that the log could not be read; faults of the log are in the report.
 func (s *Store) VerifyLog(ctx context.Context, check translog.Check) (translog.Report, error) {
 	return s.log.Verify(ctx, check)
 }
 
 // Prune removes up to limit certificates (500 at most) that expired before the
 // given moment, with their revocations and events, in one transaction, and
-// returns how many. Call it until that is less than limit. A lineage goes only
-// when all of it has expired: while one of it lives, the revocation of another is
-// what keeps it from renewing. Refusals stay. See [ErrUnsequenced].
+// returns how many. Call it until that is less than limit. A lineage is removed only
+// when all its certificates have expired: until then, the revocation of an expired one
+// is what stops the others from renewing. Refusals stay. See [ErrUnsequenced].
 func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
 	return s.log.Prune(ctx, caller, before, limit)
 }

@@ -45,7 +45,7 @@ func (s *Store) LatestEvents(ctx context.Context, kind string, limit int) ([]rec
 	return out, err
 }
 
-// eventRange is a part of the events, from one end.
+// eventRange selects events from the oldest or from the newest.
 type eventRange struct {
 	kind  string // "" means all
 	after int64
@@ -70,8 +70,9 @@ func (s *Store) events(ctx context.Context, r eventRange) ([]record.Event, error
 	})
 }
 
-// SweepTokens forgets spent tokens that expired before the given moment; their
-// own claim refuses them from then on. The caller leaves room for clock leeway.
+// SweepTokens deletes spent tokens that expired before the given moment. Their own claim
+// refuses them from then on, so before must be earlier than now by the clock leeway that the
+// verification of tokens allows.
 func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM used_tokens WHERE expires < ?`, millis(before))
@@ -98,8 +99,8 @@ func writeTrustReport(ctx context.Context, tx *sqldb.Txn, lineage, digest string
 	return err
 }
 
-// liveCondition selects what somebody may be using now; the authority's own certificate
-// does not count, because it moves with the authority.
+// liveCondition selects certificates that a service may be using now. The authority's own
+// certificate does not count: the authority replaces it by itself.
 const liveCondition = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + kinds.SelfIssued + `'
 	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`
 
@@ -130,7 +131,7 @@ func (s *Store) services(ctx context.Context, text string, args ...any) ([]strin
 		return nil, fmt.Errorf("listing services: %w", err)
 	}
 	names, err := sqldb.Collect(rows, func(v *string) error { return rows.Scan(v) })
-	slices.Sort(names) // here: each database has its own idea of an order
+	slices.Sort(names) // not in SQL: the two databases collate differently
 	return names, err
 }
 

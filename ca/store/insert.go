@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
-// certificateRow is a certificate on its way into the tables.
+// certificateRow is a certificate in the form of the tables.
 type certificateRow struct {
 	issue   Issuance
 	names   string // JSON
@@ -25,7 +25,7 @@ type certificateRow struct {
 	subject [sha256.Size]byte // of all of it, for the log
 
 	issuer, chain int64 // numbers in the tables of these names
-	known         bool  // they were committed before
+	known         bool  // both are from cachedIDs
 }
 
 func newRow(issue Issuance) (*certificateRow, error) {
@@ -59,8 +59,8 @@ func (s *Store) cacheIDs(r *certificateRow) {
 
 func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
-	// First, because it decides what comes of the rest: whoever comes second gets
-	// the certificate of the first, also where there is no room for another one.
+	// The token comes first: a client that sends it again gets its certificate again, even if
+	// a limit allows no further certificate.
 	if err := spend(ctx, tx, r.issue.Token, c.Serial); err != nil {
 		return err
 	}
@@ -122,15 +122,15 @@ func finishOrder(ctx context.Context, tx *sqldb.Txn, order string, c record.Cert
 	return err
 }
 
-// joinText asks whether a lineage was revoked, and counts its live certificates up
-// to a number: one statement, for each is a round trip to PostgreSQL. A certificate
-// that was revoked needs no look: where there is one, the lineage gets nothing.
+// joinText asks whether a lineage was revoked, and counts its live certificates up to a
+// number. It is one statement, because each one is a round trip to PostgreSQL. The count
+// includes revoked certificates, since a lineage with one is refused anyway.
 const joinText = `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?),
 	(SELECT COUNT(*) FROM (SELECT 1 FROM certificates WHERE lineage = ? AND not_after > ? LIMIT ?) AS counted)`
 
-// join refuses a certificate whose lineage was revoked, or has as many live ones as
-// it may. The lock comes first: a statement of PostgreSQL sees what was committed
-// when it began.
+// join returns an error if the lineage of a renewal was revoked, or has as many live
+// certificates as it may have. It takes the lock in a statement of its own before: a
+// statement of PostgreSQL sees only what was committed before the statement began.
 func (r *certificateRow) join(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
 	if err := lockLineage(ctx, tx, c.Service, c.Lineage); err != nil {
@@ -150,11 +150,11 @@ func (r *certificateRow) join(ctx context.Context, tx *sqldb.Txn) error {
 	return nil
 }
 
-// checkLiveLimit refuses one lineage too many. A renewal replaces: refusing it would stop a
-// service that runs.
+// checkLiveLimit refuses a new lineage beyond the limit of its service. Renewals are not
+// refused, because that would stop a service that runs.
 func (r *certificateRow) checkLiveLimit(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
-	if r.issue.MaxLive <= 0 || c.Kind != kinds.Issued { // one that another vouches for is no renewal
+	if r.issue.MaxLive <= 0 || c.Kind != kinds.Issued { // a certificate by X5C is of kind issued too
 		return nil
 	}
 	n, err := countLive(ctx, tx, liveCount{c.Service, c.IssuedAt, r.issue.MaxLive})
@@ -164,8 +164,8 @@ func (r *certificateRow) checkLiveLimit(ctx context.Context, tx *sqldb.Txn) erro
 	return err
 }
 
-// insertNames writes all names in one statement; there are few, and a statement
-// costs more than a row.
+// insertNames writes all names in one statement: a certificate has few, and a statement costs
+// more than a row.
 func insertNames(ctx context.Context, tx *sqldb.Txn, id int64, c record.Certificate) error {
 	if len(c.Names) == 0 {
 		return nil
@@ -181,7 +181,7 @@ func insertNames(ctx context.Context, tx *sqldb.Txn, id int64, c record.Certific
 	return nil
 }
 
-// intern finds the numbers of issuer and chain, and gives them one if they are new.
+// intern finds the ids of issuer and chain, and adds their rows if they are new.
 func (r *certificateRow) intern(ctx context.Context, tx *sqldb.Txn) (err error) {
 	if r.known {
 		return nil

@@ -12,18 +12,18 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// Inspection is what can be said of a record without changing it.
+// Inspection is what [Inspect] finds out.
 type Inspection struct {
 	Schema   int64     // number of its last migration
 	Known    int64     // number of the last one that this program has
 	Problems []string  // of SQLite's integrity check; empty is sound
-	Newest   time.Time // when the last certificate was issued, by the clock of then; zero if there is none
+	Newest   time.Time // when the last certificate was issued, by the clock at that time; zero if there is none
 	Rows     int       // certificates
 	Revoked  int       // of them revoked and not expired, unless Schema is older than Known
 }
 
-// Inspect looks at a record as it is: it migrates nothing, and makes no file. It
-// may run beside an authority. With SQLite it reads every page.
+// Inspect reads a record without changing it: it migrates nothing, and makes no file. It may
+// run beside an authority. With SQLite it reads every page, for the integrity check.
 func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	var in Inspection
 	db, err := sqldb.OpenAsIs(ctx, where)
@@ -56,7 +56,7 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	if newest != 0 {
 		in.Newest = fromMillis(newest)
 	}
-	if in.Schema < in.Known { // the table may be another one yet
+	if in.Schema < in.Known { // an older schema may lack the columns of the query below
 		return in, nil
 	}
 	const unexpired = `SELECT COUNT(*) FROM revocations WHERE not_after > ?`
@@ -66,7 +66,7 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	return in, nil
 }
 
-// Look is [Store.Resume] on a record as it is: it migrates nothing.
+// Look is [Store.Resume] for a record that is not to be changed: it migrates nothing.
 func Look(ctx context.Context, where string, v translog.Verifier, known translog.Head) (newest translog.Head, err error) {
 	db, err := sqldb.OpenAsIs(ctx, where)
 	if err != nil {
@@ -78,9 +78,8 @@ func Look(ctx context.Context, where string, v translog.Verifier, known translog
 	return newest, err
 }
 
-// Snapshot writes what a record holds at one moment to a new SQLite file (0600),
-// while others go on writing. From PostgreSQL it copies every row; the other way
-// back is [Copy].
+// Snapshot writes the state of a record at one moment to a new SQLite file (0600). Others may
+// go on writing. From PostgreSQL it copies every row; [Copy] copies them back.
 func Snapshot(ctx context.Context, where, to string) (err error) {
 	defer func() {
 		if err != nil {

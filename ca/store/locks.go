@@ -29,8 +29,8 @@ func lockService(ctx context.Context, tx *sqldb.Txn, service string) error {
 	return nil
 }
 
-// lockLineage lets renewals of a service run at the same time, those of one lineage one
-// after the other, and none at the same time as a revocation. It is one round trip.
+// lockLineage waits until no other renewal of the lineage and no revocation of the service
+// is about to commit. Renewals of other lineages may run. It is one round trip.
 func lockLineage(ctx context.Context, tx *sqldb.Txn, service, lineage string) error {
 	if !tx.Concurrent {
 		return nil

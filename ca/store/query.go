@@ -27,8 +27,9 @@ func (s *Store) Get(ctx context.Context, serial string) (record.Certificate, err
 	return found.Certificate, err
 }
 
-// List returns one page and the cursor of the next one, "" after the last. The
-// cursor is a position, not an offset: rows that come in between shift nothing.
+// List returns one page and the cursor of the next one, "" after the last. The cursor is a
+// position in the order and not an offset, so rows that are added meanwhile do not shift
+// the next page.
 func (s *Store) List(ctx context.Context, q record.Query) (page []record.Certificate, next string, err error) {
 	text, args, limit, err := buildQuery(q)
 	if err != nil {
@@ -55,20 +56,22 @@ func (s *Store) List(ctx context.Context, q record.Query) (page []record.Certifi
 	return page, next, nil
 }
 
-// indexScan is where a list begins: rows are scanned in the order of an index, which
-// ends with the two certrow.Columns of its position, and the others are looked up.
+// indexScan says which index a list is read by. The last two columns of the index are the
+// position of a row in the list; other columns are looked up by its id.
 type indexScan struct {
-	from            string
-	notAfter, id    string // certrow.Columns of the position
+	from            string // FROM clause
+	notAfter, id    string // columns of the position
 	service, issuer string // conditions on one argument
 }
 
+// chooseIndex returns the index that excludes most rows.
 func chooseIndex(q record.Query) indexScan {
 	switch {
 	case q.Name != "":
 		return indexScan{certrow.From + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
 	case q.State == record.StateRevoked:
-		// Few among many, so the scan begins with them; COALESCE keeps it so.
+		// Few certificates are revoked, so the scan begins with these. COALESCE keeps the
+		// planner from beginning with the index of services.
 		return indexScan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + certrow.Names,
 			"r.not_after", "r.certificate", `COALESCE(c.service, '') = ?`, `r.issuer = ?`}
 	}
@@ -77,8 +80,8 @@ func chooseIndex(q record.Query) indexScan {
 
 const issuedBy = `c.issuer = (SELECT id FROM issuers WHERE key_id = ?)`
 
-// build writes the SQL. Each filter names certrow.Columns that an index starts with, and
-// the order is the rest of that index.
+// buildQuery returns the SQL of a page, its arguments, and the number of rows of the page.
+// Each filter is on columns that an index begins with, and the order is the rest of this index.
 func buildQuery(q record.Query) (text string, args []any, limit int, err error) {
 	limit = q.Limit
 	if limit <= 0 {
@@ -142,7 +145,7 @@ func (s *Store) Issuers(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("listing issuers: %w", err)
 	}
 	ids, err := sqldb.Collect(rows, func(v *string) error { return rows.Scan(v) })
-	slices.Sort(ids) // here: each database has its own idea of an order
+	slices.Sort(ids) // not in SQL: the two databases collate differently
 	return ids, err
 }
 

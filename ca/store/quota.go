@@ -11,21 +11,21 @@ import (
 )
 
 // Live counts the certificates of a service that have neither expired at now nor
-// been revoked, up to most: what is beyond it is not looked at.
+// been revoked. It stops counting at most.
 func (s *Store) Live(ctx context.Context, service string, now time.Time, most int) (int, error) {
 	return countLive(ctx, s.db.Read, liveCount{service, now, most})
 }
 
-// liveCount asks how many certificates of a service are live at a time; most is the
-// largest answer.
+// liveCount asks how many certificates of a service are live at a time, and is content with
+// most.
 type liveCount struct {
 	service string
 	at      time.Time
 	most    int
 }
 
-// countLive first counts by the index alone, revoked ones included: mostly that is
-// answer enough, and the second look at each row is saved.
+// countLive counts by the index alone first, revoked certificates included. If that is below
+// most already, the slower count without them is not needed: the limit is not reached.
 func countLive(ctx context.Context, q sqldb.Querier, ask liveCount) (n int, err error) {
 	const from = ` FROM certificates c WHERE c.service = ? AND c.not_after > ?`
 	for _, and := range []string{``, ` AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`} {
@@ -65,12 +65,11 @@ func (s *Store) LiveByService(ctx context.Context, now time.Time) (map[string]in
 	return out, nil
 }
 
-// maxCrowded bounds what Crowded returns.
+// maxCrowded is the most lineages that Crowded returns.
 const maxCrowded = 20
 
-// Crowded returns the lineages with at least so many live certificates, the largest
-// ones first, 20 at most. Like [Inspect] it takes a record as it is, whatever the
-// version of its schema, and migrates nothing.
+// Crowded returns the lineages with at least so many live certificates, the largest first, 20
+// at most. Like [Inspect] it migrates nothing and reads schemas of older versions too.
 func Crowded(ctx context.Context, where string, least int, now time.Time) (_ []record.LineageCount, err error) {
 	defer func() {
 		if err != nil {

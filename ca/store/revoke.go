@@ -45,18 +45,18 @@ func revoke(ctx context.Context, tx *sqldb.Txn, req RevokeRequest) error {
 	if err != nil {
 		return err
 	}
-	// A renewal that is about to commit ends first, or waits and sees this revocation.
+	// A renewal that has the lock commits before this revocation. One that waits for the lock
+	// sees the revocation and is refused.
 	if err := lockService(ctx, tx, found.Certificate.Service); err != nil {
 		return err
 	}
 	return addRevocation(ctx, tx, newRevocation{found, req.Revocation, mark})
 }
 
-// RevokeCertificate is [Store.Revoke] for a certificate that the record may not
-// have, as after a restore: it is then entered first, in the same transaction. That
-// this authority issued it, and c.Service and c.Issuer, are for the caller to see.
-// A certificate with the serial and not the content of one in the record is
-// [ErrSerialTaken].
+// RevokeCertificate is [Store.Revoke] for a certificate that may be missing in the record, as
+// after a restore. It is entered first then, in the same transaction. The caller must have
+// checked that this authority issued it, and that c.Service and c.Issuer are right. If the
+// record has another certificate with this serial, the error is [ErrSerialTaken].
 func (s *Store) RevokeCertificate(ctx context.Context, c record.Certificate, r record.Revocation) error {
 	c.Kind, c.Caller, c.IssuedAt = kinds.Entered, r.Caller, r.RevokedAt
 	row, err := newRow(Issuance{Certificate: c})
@@ -74,7 +74,8 @@ func (s *Store) RevokeCertificate(ctx context.Context, c record.Certificate, r r
 // enterAndRevoke enters the certificate, if it is not there, and revokes it.
 func (r *certificateRow) enterAndRevoke(ctx context.Context, tx *sqldb.Txn, revocation record.Revocation) error {
 	c := r.issue.Certificate
-	// First, as all who revoke do: it also keeps two from entering the same one.
+	// The mark comes first, as in each revocation. Its lock also keeps two callers from
+	// entering the same certificate.
 	mark, err := nextMark(ctx, tx)
 	if err != nil {
 		return err
@@ -98,7 +99,7 @@ func (r *certificateRow) enterAndRevoke(ctx context.Context, tx *sqldb.Txn, revo
 	return addRevocation(ctx, tx, newRevocation{have, revocation, mark})
 }
 
-// newRevocation is a revocation of a certificate that is in the table.
+// newRevocation is a revocation of a certificate that has a row.
 type newRevocation struct {
 	of   certrow.Stored
 	why  record.Revocation
@@ -122,8 +123,8 @@ func addRevocation(ctx context.Context, tx *sqldb.Txn, n newRevocation) error {
 	return err
 }
 
-// LineageRevoked reports whether any certificate of a lineage was revoked: a
-// thief who renewed before the owner noticed must not keep the successor.
+// LineageRevoked reports whether any certificate of a lineage was revoked. If a thief has
+// renewed a stolen certificate, revoking the stolen one must end the renewed one too.
 func (s *Store) LineageRevoked(ctx context.Context, lineage string) (bool, error) {
 	if err := s.db.Stopped(); err != nil {
 		return false, err

@@ -9,10 +9,10 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-// RevokeSet revokes all certificates of a selection that are not revoked yet, in
-// one transaction, and returns how many. What is issued to the same service
-// afterwards, by a new token, is not among them. r.Serial is ignored. None is
-// [record.ErrNotFound].
+// RevokeSet revokes all certificates of a selection that are not revoked yet, in one
+// transaction, and returns how many. Certificates that the same service gets afterwards, with
+// a new token, are not revoked. r.Serial is ignored. If the selection has no certificate,
+// the error is [record.ErrNotFound].
 func (s *Store) RevokeSet(ctx context.Context, sel record.Selection, r record.Revocation) (n int, err error) {
 	err = s.db.Change(ctx, func(tx *sqldb.Txn) (err error) {
 		n, err = revokeSet(ctx, tx, sel, r)
@@ -37,7 +37,8 @@ func revokeSet(ctx context.Context, tx *sqldb.Txn, sel record.Selection, r recor
 		}
 		service = first.Certificate.Service
 	}
-	// From here no renewal commits: those before are selected, those after are refused.
+	// With the lock no renewal commits. Renewals from before are selected below, later ones
+	// see the revocation and are refused.
 	if err := lockService(ctx, tx, service); err != nil {
 		return 0, err
 	}

@@ -13,8 +13,8 @@ import (
 
 // Search returns one page of the certificates that have a name with the prefix,
 // in the order of names, and the cursor of the next page, "" after the last. A
-// certificate with several such names is there once, so a page may have fewer rows
-// than its limit. An empty prefix is an error: that is what List is for.
+// certificate with several such names is returned once, so a page may have fewer rows
+// than its limit. An empty prefix is an error; [Store.List] lists all certificates.
 func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Certificate, next string, err error) {
 	if err := checkPrefix(q.Prefix); err != nil {
 		return nil, "", err
@@ -24,8 +24,8 @@ func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Cert
 		limit = defaultLimit
 	}
 	limit = min(limit, maxLimit)
-	// The names with a prefix are a range of the index: from the prefix itself to
-	// the text of which the last byte is one more.
+	// Names with a prefix are a range of the index: it begins with the prefix, and ends before
+	// the prefix with its last byte increased by one.
 	last := len(q.Prefix) - 1
 	text, args := `SELECT n.name, n.not_after, `+certrow.Columns+certrow.From+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
 		[]any{q.Prefix, q.Prefix[:last] + string(rune(q.Prefix[last]+1))}
@@ -59,7 +59,7 @@ func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Cert
 	return page, next, nil
 }
 
-// checkPrefix takes printable ASCII, which is what names are made of.
+// checkPrefix refuses a prefix that no name can have: it must be printable ASCII.
 func checkPrefix(p string) error {
 	if p == "" || len(p) > 253 || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("search %.60q: want the beginning of a name", p)
@@ -74,7 +74,7 @@ type hit struct {
 	cert         record.Certificate
 }
 
-// first tells whether this is the first name of its certificate that the search finds.
+// first reports whether this is the first name of its certificate in the order of the search.
 func (h *hit) first(prefix string) bool {
 	for _, n := range h.cert.Names {
 		if n < h.name && strings.HasPrefix(n, prefix) {
@@ -101,7 +101,7 @@ func parseSearchCursor(s string) (h hit, err error) {
 	return h, nil
 }
 
-// prefixed scans columns that stand before those of a certificate.
+// prefixed is a row with more columns before those of a certificate.
 type prefixed struct {
 	rows  sqldb.Scanner
 	first []any

@@ -10,26 +10,30 @@
 //	stored, err := s.Commit(ctx, store.Issuance{Certificate: c, Token: token})
 //	page, next, err := s.List(ctx, record.Query{Service: "ingester"})
 //
-// Promises, the same for both:
+// Invariants, the same for both databases:
 //
-//   - What a call acknowledged survives kill -9 and power loss (WAL with
-//     synchronous=FULL; synchronous_commit).
-//   - A certificate, the token spent on it, and the event that tells of it are
-//     one transaction: there is never one without the others.
-//   - A token is spent on one key, whatever number of callers and processes try.
-//   - A revocation is seen by every call that begins after it was acknowledged,
-//     and no certificate of its lineage is committed after it.
-//   - A lineage never has more live certificates than Issue.MaxLineage, whatever
-//     number of callers and processes renew at once.
-//   - Every page of List and Search is a range scan of an index.
-//   - Open makes nothing: a record that was lost is an error, not an empty record.
-//   - Every event is in a Merkle tree whose head is signed; VerifyLog names what was
-//     changed behind the program's back (docs/design/0010-the-log.md).
+//   - A change that a call has acknowledged survives kill -9 (TestKill in ca) and, by WAL
+//     with synchronous=FULL or by synchronous_commit, a power loss.
+//   - A certificate, the token spent on it, and the event that tells of it are one
+//     transaction: there is never one without the others (TestNothingHalfCommitted,
+//     TestNothingHalfDone).
+//   - A token is spent on one key, however many callers and processes try
+//     (TestOneTokenManyBuyers).
+//   - A revocation is seen by every call that begins after it was acknowledged, and no
+//     certificate of its lineage is committed after it (TestRevocationAgainstRenewals).
+//   - A lineage never has more live certificates than Issuance.MaxLineage, however many
+//     callers and processes renew at the same time (TestLineageIsFullAtOnce).
+//   - Every page of List is a range scan of an index (TestEveryPageIsARangeScan).
+//   - Open makes nothing: a record that was lost is an error, not an empty record
+//     (TestOpenMakesNothing).
+//   - Every event is in a Merkle tree whose head is signed, and VerifyLog names each change
+//     that was made without the key of the log (TestLogFindings in ca/internal/eventlog;
+//     docs/design/0010-the-log.md).
 //
-// Several processes may open the same file: the commands of an operator work
-// beside a running authority. One connection per process writes, and concurrent
-// callers share its transactions and flushes. With PostgreSQL callers and
-// processes write at the same time, and unique keys and locks decide.
+// Several processes may open the same file: the commands of an operator work beside a
+// running authority. One connection of each process writes, and concurrent callers share its
+// transactions and flushes. With PostgreSQL, callers and processes write at the same time,
+// and unique keys and advisory locks keep them apart.
 package store
 
 import (
@@ -61,14 +65,14 @@ type Store struct {
 	db  *sqldb.DB
 	log *eventlog.Log
 
-	issuers, chains sync.Map // what was seen in the tables of these names → its number there
+	issuers, chains sync.Map // key id or digest of a chain → id of its row, once committed
 }
 
 // New returns the record in an open database.
 func New(db *sqldb.DB) *Store { return &Store{db: db, log: eventlog.New(db)} }
 
 // Open opens a record and brings its schema up to date. where is the path of an
-// SQLite file, or the postgres:// URL of a database. Where there is no record the
+// SQLite file, or the postgres:// URL of a database. If there is no record, the
 // error is [ErrNoRecord], and Open makes none: an authority whose record is lost
 // would go on with an empty one. A URL with a password in it is refused
 // (PGPASSFILE or passfile= name a file), and so is one that would send the record
@@ -85,8 +89,8 @@ func Open(ctx context.Context, where string) (*Store, error) {
 }
 
 // Create makes the schema of a record in a file (0600) or in a database that
-// exists. What is there already stays: [Store.Begin] and [Copy] refuse a place
-// that has a record.
+// exists. A record that is there already is opened, and stays as it is: [Store.Begin] and
+// [Copy] refuse it.
 func Create(ctx context.Context, where string) (*Store, error) {
 	db, err := sqldb.Create(ctx, where)
 	if err != nil {
@@ -95,14 +99,13 @@ func Create(ctx context.Context, where string) (*Store, error) {
 	return New(db), nil
 }
 
-// Check returns why [Open] would refuse a location, without looking for it: a
-// secret in it, or a server that would not be verified.
+// Check returns the reason for which [Open] would refuse the text of a location: a secret in
+// it, or a server that would not be verified. It connects to nothing.
 func Check(where string) error { return sqldb.Check(where) }
 
-// Unavailable reports whether an operation failed because the database cannot be
-// used now: it is locked, full, read-only, stopped, out of reach, gone or older than
-// it was. The same operation may succeed later. Any other error is a fault of the
-// record or of ours.
+// Unavailable reports whether an operation failed because the database cannot be used now:
+// it is locked, full, read-only, stopped, removed, rolled back or does not answer. The same
+// operation may succeed later. Any other error is a fault of the data or of the program.
 func Unavailable(err error) bool { return errors.Is(err, ErrRolledBack) || sqldb.Unavailable(err) }
 
 // Empty reports whether nothing has been recorded yet and no log was begun.
@@ -118,12 +121,12 @@ func (s *Store) Empty(ctx context.Context) (bool, error) {
 // Close waits for running queries and closes the record. Closing twice is harmless.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Intact is false while nothing is written because the record was removed or
-// rolled back under this process.
+// Intact returns false if the record was removed or rolled back while this process had it
+// open. Nothing is written then.
 func (s *Store) Intact() bool { return s.db.Intact() == nil }
 
-// Ready writes and returns why that is impossible (full disk, read-only file,
-// lock, a server that is away).
+// Ready writes a row, and returns the error if that is impossible: the disk is full, the file
+// is read-only or locked, or the server does not answer.
 func (s *Store) Ready(ctx context.Context) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, millis(time.Now()))
@@ -141,7 +144,7 @@ var (
 	fromMillis = sqldb.FromMillis
 )
 
-// millisOrZero is for times that may be absent; the zero time is 0.
+// millisOrZero returns 0 for the zero time, which stands for an absent one.
 func millisOrZero(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
