@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
@@ -86,7 +85,8 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return tokenSocketHint(err)
 	}
-	group, ctx := errgroup.WithContext(c.Context)
+	group, ctx, stop := serving.NewGroup(c.Context)
+	defer stop()
 	if err := d.Served.Start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -94,7 +94,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: d.Client, Observer: metrics.asked, Logger: d.Config.Logger})
 	})
 	if err := serving.Announce(u, c, "access-token", socket.Path); err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
 	if err := group.Wait(); err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
@@ -182,7 +181,8 @@ func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(c.Context)
+	group, ctx, stop := serving.NewGroup(c.Context)
+	defer stop()
 	metrics := serving.IdentityMetrics(c, id, func(context.Context) error { return id.Check() })
 	if err := metrics.Start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
@@ -192,7 +192,7 @@ func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: d.logger})
 	})
 	if err := serving.Announce(u, c, d.what, serving.URL(ln)); err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
 	return group.Wait()
 }

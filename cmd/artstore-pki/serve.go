@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
@@ -84,25 +83,26 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(c.Context)
-	server, err := serving.StartAuthority(ctx, authority, logger, registry)
+	server, err := serving.StartAuthority(c.Context, authority, logger, registry)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, server.Identity.Close()) }()
+	group, ctx, stop := serving.NewGroup(c.Context)
+	defer stop()
 	group.Go(func() error { return server.Serve(ctx, ln) })
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // before it is announced: a SIGHUP that nothing receives ends the process
 	defer signal.Stop(hangup)
 	group.Go(func() error { return reloadOn(ctx, u, hangup, authority) })
 	if err := metrics.Start(ctx, c, group); err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
 	if err := server.ServeCRL(ctx, c, group); err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
 	if err := serving.Announce(u, c, "authority", serving.URL(ln)); err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
 	if err := group.Wait(); err != nil {
 		return err

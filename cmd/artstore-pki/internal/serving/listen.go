@@ -8,7 +8,7 @@
 //     listener is open (TestListen; each script of testdata/script relies on it).
 //   - A port that is taken stops a service before it announces itself (TestScript/health).
 //   - A server ends with its context, and each goroutine belongs to a group that the
-//     command waits for (TestMetrics).
+//     command waits for (TestMetrics, TestGroupIsJoined).
 package serving
 
 import (
