@@ -23,9 +23,9 @@
 //   - No certificate outlives its issuer (TestLeafEndsWithItsIssuer), and none in the
 //     lineage of a revoked one is renewed (TestRenewRekeyRevoke, TestLineageIsBounded).
 //   - Every event is in a Merkle tree, whose signed heads leave with the certificates
-//     (TestHeadsAreHandedOut), so a change of the record shows (TestKeptHead). The
-//     authority does not go on with a record that is older or another one
-//     (TestLostRecord, TestRolledBackUnderServe).
+//     (TestHeadsAreHandedOut). The authority signs nothing over a log that was changed
+//     (TestLogThatCannotGoOn), and does not go on with a record that is older or another
+//     one (TestLostRecord, TestRolledBackUnderServe).
 //   - A revocation is in the lists at /revoked as soon as it is acknowledged
 //     (TestReplicasSeeARevocationAtOnce).
 //   - A client that asks too often, or with bad credentials, waits before anything of
