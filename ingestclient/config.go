@@ -50,7 +50,8 @@ func Defaults() Config {
 
 // Config says where to get tokens and where to upload. TokenURL, ClientID,
 // ClientSecret (or another ClientAuth) and Elements (or RegistryURL) are required; the zero
-// value of every other field works. In the fields that say so, [Off] or any negative value turns the limit off.
+// value of every other field works. In the fields that say so, [Off] or any negative value
+// turns the limit off.
 type Config struct {
 	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
 	TokenURL string
@@ -72,7 +73,8 @@ type Config struct {
 	// Scope is sent with the request if it is not empty, except with AuthJSON, whose
 	// endpoint reads none. ArtStore's realm of Keycloak needs none.
 	Scope string
-	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. Too long a value makes uploads see 401 first.
+	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. If it is
+	// too long, requests are answered 401 when the token has expired, and are repeated.
 	DefaultTokenLifetime time.Duration
 
 	// Elements are the Storage Elements that take the files. Uploads go to the
@@ -85,20 +87,23 @@ type Config struct {
 	// …/api/v1/internal/storage-elements/available (Python). The list is read
 	// anew each minute; when that fails, the last one is used.
 	RegistryURL string
-	// PoolSize caps connections to each element, and with HTTP/1.1 uploads at a time; more wait. 0 means 100.
+	// PoolSize caps connections to each element, and with HTTP/1.1 uploads at a time; more
+	// wait. 0 means 100.
 	PoolSize int
 	// HTTP2 lets uploads negotiate HTTP/2. It costs 1.4 to 1.9 times the CPU and
 	// is limited by the server's flow-control window over the round-trip time.
 	HTTP2 bool
 
-	// TokenTimeout bounds one token request, whoever waits for it. 0 means 30 s.
+	// TokenTimeout bounds one token request. 0 means 30 s.
 	TokenTimeout time.Duration
 	// ResponseTimeout bounds the wait for the answer after the last byte was
 	// handed to the kernel; it is never a limit on the whole upload. 0 means 30 s.
 	ResponseTimeout time.Duration
-	// StallTimeout ends an upload or download that moves no byte for so long. 0 means 60 s, Off is no limit.
+	// StallTimeout ends an upload or download that moves no byte for so long. 0 means 60 s,
+	// Off is no limit.
 	StallTimeout time.Duration
-	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute. 0 means 1024, Off is no limit.
+	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute.
+	// 0 means 1024, Off is no limit.
 	MinRate int64
 	// MaxRate limits all uploads together to so many bytes per second. Waiting for
 	// it is neither a stall nor slowness. 0 is no limit.
@@ -112,7 +117,8 @@ type Config struct {
 	// long as there is another element to ask, it asks for each file.
 	ExpectFrom int64
 
-	// MaxAttempts bounds how often one upload is sent, the retries for a rejected token not counted. 0 means 4.
+	// MaxAttempts bounds how often one upload is sent; retries for a rejected token do not
+	// count. 0 means 4.
 	MaxAttempts int
 	// MaxRetryAfter caps how long a Retry-After is obeyed. 0 means 30 s.
 	MaxRetryAfter time.Duration
@@ -136,7 +142,8 @@ type Config struct {
 	// if the proxy wants them. TLS is with the server, through the tunnel. nil is
 	// none; the environment is not asked.
 	TokenProxy, StorageProxy *url.URL
-	// AllowCleartext permits http:// URLs, over which secret, tokens and files travel readable, and a nil identity with them.
+	// AllowCleartext permits http:// URLs, over which secret, tokens and files can be read by
+	// others, and with them a nil identity.
 	AllowCleartext bool
 	// Wrap is put around the transports of both endpoints, for tracing; it is
 	// called once per generation of the identity, for each. It sees tokens and

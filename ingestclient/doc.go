@@ -42,7 +42,7 @@
 //
 // A valid token is used without a lock. It is refreshed in the background 60 s before
 // its end (a fifth of its life if that is shorter, and a little earlier by chance)
-// and used until 5 s before its end. A failed refresh delays nobody while the token
+// and used until 5 s before its end. A failed refresh delays no caller while the token
 // is valid. Callers share one token request. It does not end with the deadline of a
 // caller, and each caller waits until its own deadline at most. The endpoint gets at
 // most five requests a second, with any number of callers. After a failure there is a

@@ -38,7 +38,8 @@ var (
 	ErrServer = errors.New("storage element failed")
 	// ErrUnavailable: the element says that it is not ready; from Client.Probe only.
 	ErrUnavailable = errors.New("storage element is not ready")
-	// ErrClock: a rejected token was not yet valid, or expired, by the clock of the element that rejected it.
+	// ErrClock: a rejected token was not yet valid, or expired, by the clock of the element
+	// that rejected it.
 	ErrClock = errors.New("the clocks differ")
 	// ErrAnswer: 2xx, but not in the form of the API.
 	ErrAnswer = errors.New("answer not usable")
@@ -50,7 +51,8 @@ var (
 	ErrContent = errors.New("reading the content failed")
 	// ErrConnection: there is none, or it was lost.
 	ErrConnection = errors.New("connection failed")
-	// ErrTLSPeer: one side did not accept the other; also every [ErrServerCertificate] and [ErrClientCertificate].
+	// ErrTLSPeer: one side did not accept the other; also every [ErrServerCertificate] and
+	// [ErrClientCertificate].
 	ErrTLSPeer = errors.New("TLS peer refused")
 	// ErrServerCertificate: we do not accept the certificate of the server.
 	ErrServerCertificate = fmt.Errorf("certificate of the server not accepted: %w", ErrTLSPeer)

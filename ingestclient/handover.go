@@ -3,7 +3,7 @@ package ingestclient
 import "time"
 
 // onRotation is called after each rotation. It never blocks: one goroutine does the
-// work, and looks again as long as there was another rotation.
+// work, and goes on as long as there was another rotation.
 func (m *tokenManager) onRotation() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 
 // Limits on asking the token endpoint.
 const (
-	// spacing between any two token requests of a client, whatever the reason:
-	// never more than five a second.
+	// spacing is the least time between two token requests of a client, for any reason: there
+	// are never more than five a second.
 	spacing = 220 * time.Millisecond
 	// Backoff with full jitter: failMin to failMax after temporary failures,
 	// refuseMin to refuseMax after refusals, which only an operator can end.

@@ -240,7 +240,7 @@ func (u *upload) needsContinue(at *element, asked map[*element]bool) bool {
 }
 
 // lacksContinue reports whether an element that did not send 100 Continue is ready
-// all the same, as behind some proxies, and records that.
+// nevertheless, as behind some proxies, and records that.
 func (u *upload) lacksContinue(ctx context.Context, p destination) bool {
 	ctx, cancel := context.WithTimeout(ctx, expectWait)
 	defer cancel()

@@ -21,7 +21,7 @@
 // while a connection is open. A [Transport] owns the connections of each generation:
 // the connections of a superseded one are closed when nothing needs them, at the latest
 // after Config.DrainTimeout or when the leaf expires. Revocation lists are part of a
-// generation; without lists nobody is asked whether a certificate is revoked.
+// generation; without lists, revocation is not checked.
 //
 // Invariants:
 //
@@ -51,6 +51,6 @@
 //
 // Close response bodies, release leases, and close the Identity last. An Authorizer
 // sees an identity whose key is not yet proven, because a TLS 1.3 server verifies the
-// signature after it (RFC 8446 §4.4.3): an Authorizer decides, and must not record. A nil Authorizer is
-// refused. The trust of the operating system is never consulted.
+// signature after it (RFC 8446 §4.4.3): an Authorizer decides, and must not record. A nil
+// Authorizer is refused. The roots of the operating system are never used.
 package rotation

@@ -109,7 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 		id.shutdown()
 		return nil, fmt.Errorf("opening identity: %w", err)
 	case <-ctx.Done():
-		// A generation that is published in this instant is dropped by shutdown.
+		// If a generation is published now, shutdown drops it.
 		id.shutdown()
 		id.mu.Lock()
 		last := id.health.err

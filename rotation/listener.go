@@ -83,7 +83,7 @@ func (l *listener) handshakeOne(raw net.Conn) {
 	select {
 	case l.ready <- c:
 	case <-l.ctx.Done():
-		_ = c.Close() // nobody will take it
+		_ = c.Close() // Accept is not called any more
 	}
 }
 

@@ -22,7 +22,7 @@ const sessionCache = 64
 // pool is what one Transport has of one generation: two http.Transports, their session
 // cache and every net.Conn that they dialled. The connections are tracked, because
 // net/http dials in the background: a dial that ends after the pool was closed would
-// otherwise leave a connection that nobody closes.
+// otherwise leave a connection that is never closed.
 type pool struct {
 	transport *Transport
 	gen       *Generation

@@ -235,7 +235,8 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	}
 	b.config = &tls.Config{
 		MinVersion: s.opts.MinVersion,
-		// Not GetCertificate: crypto/tls does not call it for a client that sends no name. Of several certificates it takes the first that the client can use.
+		// Not GetCertificate: crypto/tls does not call it for a client that sends no name.
+		// Of several certificates it takes the first that the client can use.
 		Certificates:                s.certificates(pairs, g),
 		ClientAuth:                  s.clientAuth(),
 		ClientCAs:                   g.pool,

@@ -10,8 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// CA is a throwaway authority in memory. It issues whatever it is asked for,
-// which is why it must not leave a test.
+// CA is a throwaway authority in memory. It issues every certificate that a test wants,
+// so it must not be used outside of tests.
 type CA struct{ root *testpki.Pair }
 
 // NewCA makes a root.
@@ -41,7 +41,7 @@ type source struct {
 
 type pushed struct {
 	material rotation.Material
-	verdict  chan error
+	answer   chan error
 }
 
 func (s *source) starting(m rotation.Material) *source {
@@ -57,23 +57,23 @@ func (s *source) Watch(ctx context.Context, yield func(rotation.Material) error)
 	for {
 		select {
 		case p := <-s.push:
-			p.verdict <- yield(p.material)
+			p.answer <- yield(p.material)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// replace returns the identity's verdict on m.
+// replace proposes m, and returns what the gate says.
 func (s *source) replace(ctx context.Context, m rotation.Material) error {
-	p := pushed{material: m, verdict: make(chan error, 1)}
+	p := pushed{material: m, answer: make(chan error, 1)}
 	select {
 	case s.push <- p:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
-	case err := <-p.verdict:
+	case err := <-p.answer:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()

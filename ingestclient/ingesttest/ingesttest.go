@@ -164,8 +164,9 @@ type service interface {
 	Run(ctx context.Context) error
 }
 
-// secured serves with the caller's configuration, or by this stack's authority. The
-// Storage Element asks the Admin Module for keys; nobody but the client asks it.
+// secured returns a configuration with own, or else with a certificate of this stack's
+// authority. Only the client may connect; to the Admin Module the Storage Element too,
+// because it fetches keys there.
 func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpserver.Config {
 	t.Helper()
 	if own != nil {

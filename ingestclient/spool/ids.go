@@ -14,8 +14,8 @@ const unlistedElement = "unlisted"
 
 // provenElements lists the elements that an upload may reach, if each of them stores
 // under the id that it is offered; else it is nil. Only in the first case is an
-// upload without an outcome looked up and repeated under its id. What no receipt
-// has proved is not believed.
+// upload without an outcome looked up and repeated under its id. The proof is a receipt of
+// the element, or Config.IDsKept.
 func (s *Spool) provenElements(ctx context.Context) []string {
 	if s.cfg.Finder == nil {
 		return nil

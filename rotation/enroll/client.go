@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// defaultTimeout bounds one request, if [Config.Timeout] says nothing else.
+	// defaultTimeout bounds one request, if Config.Timeout is 0.
 	defaultTimeout = 30 * time.Second
 	// recordRows is how many certificates a page of the record has. With chains of 4 KiB
 	// that is a megabyte.

@@ -105,8 +105,8 @@ const (
 	maxSlow          = 5 * time.Minute
 	// maxAsked bounds a Retry-After if there is no valid certificate.
 	maxAsked = 5 * time.Minute
-	// defaultTrustRefresh is the longest time between two looks at the trust bundle,
-	// if [Config.TrustRefresh] says nothing else.
+	// defaultTrustRefresh is the longest time between two refreshes of the trust bundle, if
+	// Config.TrustRefresh is 0.
 	defaultTrustRefresh = time.Hour
 	// maxTick is the longest sleep. Timers stop while a machine is suspended, so a renewal
 	// may come so much too late after waking.

@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// Inspection is the content of an identity directory, by whatever program it was written.
+// Inspection is the content of an identity directory. Any program may have written it.
 type Inspection struct {
 	// Missing has those of tls.crt, tls.key and ca.crt that do not exist, and Err says
 	// why one of them cannot be read. In either case Chain, Roots and KeyFits may be

@@ -67,12 +67,12 @@ const (
 // swapped by a link as Kubernetes does, or deleted and made again, and a directory may be
 // replaced.
 //
-// A set is proposed when it reads the same again after some time: 5 ms in a directory that is new,
-// 20 ms in one that was there before. If a set that changed in place lacks a root or a list that was there,
-// or its chain does not lead to its bundle, it must not be written to for 1 s: its writer may
-// be between two blocks of a file, and content cannot tell. A writer that pauses for
-// more than 1 s inside a file is taken to be done. Rename files instead, or swap a link:
-// then there is no such wait.
+// A set is proposed when it reads the same again after some time: 5 ms in a new directory,
+// 20 ms in one that was there before. If a set that changed in place lacks a root or a list
+// of before, or its chain does not lead to its bundle, it must not be written to for 1 s:
+// its writer may be between two blocks of a file, and content cannot tell. A writer that
+// pauses for more than 1 s inside a file is taken to be done. Rename files instead, or swap
+// a link: then there is no such wait.
 //
 // If notifications are not available, or a change came without one, the source only
 // polls, and [rotation.Identity.Status] says so. Watch ends with an error only if it finds
