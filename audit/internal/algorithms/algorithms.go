@@ -1,6 +1,6 @@
-// Package algorithms names algorithms of keys and signatures by their object
-// identifiers, also those that this Go cannot use. It reads the identifiers of DER
-// and nothing else: no key is parsed, and nothing is computed.
+// Package algorithms has names for the algorithms of keys and signatures, by their object
+// identifiers, also for algorithms that Go does not implement. It reads nothing but the
+// identifiers.
 package algorithms
 
 import (
@@ -11,7 +11,7 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// names are by identifier in dotted decimal. Each group says where it is from.
+// names has the names by identifier in dotted decimal. Each group has its source.
 var names = map[string]string{
 	// RFC 8017 appendix C, RFC 4055, RFC 3279.
 	"1.2.840.113549.1.1.1": "RSA", "1.2.840.113549.1.1.2": "MD2-RSA", "1.2.840.113549.1.1.4": "MD5-RSA", "1.2.840.113549.1.1.5": "SHA1-RSA",
@@ -43,7 +43,7 @@ var names = map[string]string{
 	"1.2.840.113549.1.9.16.3.17": "HSS/LMS", "1.3.6.1.5.5.7.6.34": "XMSS", "1.3.6.1.5.5.7.6.35": "XMSSMT",
 }
 
-// name is that of the table, or the identifier in dotted decimal.
+// name returns the name of the table, or the identifier in dotted decimal.
 func name(id asn1.ObjectIdentifier) string {
 	if len(id) > maxArcs {
 		return "an unknown algorithm"
@@ -52,11 +52,11 @@ func name(id asn1.ObjectIdentifier) string {
 	return cmp.Or(names[text], text)
 }
 
-// maxArcs bounds what is shown of an identifier: no assigned one is longer.
+// maxArcs bounds the numbers of an identifier that are shown. No assigned one is longer.
 const maxArcs = 20
 
-// Key names the algorithm of a SubjectPublicKeyInfo in DER, with the curve behind
-// that of an elliptic one: "ECDSA brainpoolP256r1". It is "" for what is none.
+// Key returns the name of the algorithm of a SubjectPublicKeyInfo in DER. That of an elliptic
+// curve has the curve behind it: "ECDSA brainpoolP256r1". It returns "" if info is none.
 func Key(info []byte) string {
 	in := cryptobyte.String(info)
 	if !in.ReadASN1(&in, der.SEQUENCE) {
@@ -79,8 +79,8 @@ func identifier(in *cryptobyte.String) string {
 	return out
 }
 
-// Certificate names the algorithms of the key and of the signature of a
-// certificate in DER. What cannot be read is "".
+// Certificate returns the names of the algorithms of the key and of the signature of a
+// certificate in DER. A name that cannot be read is "".
 func Certificate(certificate []byte) (key, signature string) {
 	var tbs cryptobyte.String
 	in := cryptobyte.String(certificate)

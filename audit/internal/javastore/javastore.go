@@ -1,8 +1,8 @@
-// Package javastore reads the certificates of JKS and JCEKS, the key stores of Java
-// before PKCS #12. They lie there in the clear: a password seals the store and
-// encrypts its keys, and neither is looked at. A library for JKS exists; it wants
-// the password, knows no JCEKS, and allocates what the lengths in a file say, four
-// gigabytes for eight bytes. Here lengths are compared with what there is.
+// Package javastore reads the certificates of JKS and JCEKS, the key stores of Java before
+// PKCS #12. The certificates are not encrypted: a password protects the integrity of the
+// store and encrypts its keys, and this package reads neither. A library for JKS exists,
+// but it needs the password, does not read JCEKS, and allocates as much as a length in the
+// file says, four gigabytes for eight bytes. Here each length is compared with the input.
 //
 // The form is that of engineLoad in sun.security.provider.JavaKeyStore and
 // com.sun.crypto.provider.JceKeyStore of OpenJDK; numbers are big-endian.
@@ -16,21 +16,21 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// Entry is one of a store.
+// Entry is one entry of a store.
 type Entry struct {
 	Alias string
-	// Chain has certificates in DER, the one of the key first; of a trusted
-	// certificate it has one.
+	// Chain has certificates in DER, that of the key first. The entry of a trusted
+	// certificate has one.
 	Chain [][]byte
-	// Key says that there is a private or secret key, encrypted with a password of its own.
+	// Key is set if the entry has a private or secret key. It is encrypted.
 	Key bool
 }
 
 var (
-	// ErrDamaged is of a store that ends early or has another form.
+	// ErrDamaged reports a store that ends early or has another form.
 	ErrDamaged = errors.New("the key store of Java is damaged")
-	// ErrSecret is of a JCEKS with a secret key of another form than the one that
-	// OpenJDK writes: where it ends is unknown.
+	// ErrSecret reports a JCEKS with a secret key of another form than OpenJDK writes. Its
+	// end is unknown, so the rest of the store cannot be read.
 	ErrSecret = errors.New("the key store of Java has a secret key, and what is behind it was not read; " +
 		"keytool -importkeystore -srckeystore FILE -destkeystore OUT.p12 -deststoretype PKCS12 writes a store that is read in full")
 )
@@ -46,15 +46,15 @@ const (
 	sealBytes = 20 // SHA-1 over the store and its password, at the end
 )
 
-// Is reports whether head begins a store.
+// Is reports whether a file that begins with head is a store.
 func Is(head []byte) bool {
 	s := cryptobyte.String(head)
 	var magic, version uint32
 	return s.ReadUint32(&magic) && (magic == magicJKS || magic == magicJCEKS) && s.ReadUint32(&version) && (version == 1 || version == 2)
 }
 
-// Read returns the entries, parts of data, up to the first that cannot be read, and
-// then why. Its time is linear in the size of data.
+// Read returns the entries up to the first one that cannot be read, and the error of that
+// one. The entries are parts of data. The time is linear in the size of data.
 func Read(data []byte) (entries []Entry, err error) {
 	if !Is(data) {
 		return nil, ErrDamaged
@@ -126,14 +126,14 @@ func (r *reader) certificate() (cert []byte, ok bool) {
 	return cert, ok
 }
 
-// long reads bytes behind their length of four bytes.
+// long reads a length of four bytes, and that many bytes.
 func (r *reader) long(out *[]byte) bool {
 	var n uint32
 	return r.ReadUint32(&n) && uint64(n) <= uint64(len(r.String)) && r.ReadBytes(out, int(n))
 }
 
-// text is modified UTF-8 (JVM specification §4.4.7): a NUL has two bytes, and
-// characters beyond 16 bits have two surrogates, which are none in UTF-8.
+// text reads modified UTF-8 (JVM specification §4.4.7): a NUL has two bytes, and a character
+// beyond 16 bits is a pair of surrogates, which UTF-8 does not allow.
 func text(b []byte) string {
 	return strings.ToValidUTF8(string(bytes.ReplaceAll(b, []byte("\xc0\x80"), []byte{0})), "\ufffd")
 }

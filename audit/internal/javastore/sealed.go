@@ -19,8 +19,8 @@ const (
 	maxClasses = 4
 )
 
-// sealed passes over the serialized SealedObject of a secret key: it has no length,
-// so its fields are counted. They are arrays of bytes and strings.
+// sealed skips the serialized SealedObject of a secret key. It has no length, so its fields
+// are counted. They are arrays of bytes and strings.
 func (r *reader) sealed() bool {
 	var head uint32
 	fields := 0
@@ -40,7 +40,8 @@ func (r *reader) tag(want uint8) bool {
 	return r.ReadUint8(&got) && got == want
 }
 
-// class passes over the description of a class and of those above it, and adds up their fields.
+// class skips the description of a class and of its superclasses, and returns the number of
+// their fields.
 func (r *reader) class(fields *int, depth int) bool {
 	var tag, flags uint8
 	if depth == 0 || !r.ReadUint8(&tag) {
@@ -70,7 +71,7 @@ func (r *reader) class(fields *int, depth int) bool {
 	return r.tag(tagEnd) && r.class(fields, depth-1)
 }
 
-// value passes over an array of bytes, a string, or a reference to one.
+// value skips an array of bytes, a string, or a reference to one.
 func (r *reader) value() bool {
 	if len(r.String) == 0 || r.String[0] != tagArray {
 		return r.text()
@@ -80,7 +81,7 @@ func (r *reader) value() bool {
 	return r.Skip(1) && r.class(&fields, 2) && fields == 0 && r.long(&content)
 }
 
-// text passes over a string, or a reference to one.
+// text skips a string, or a reference to one.
 func (r *reader) text() bool {
 	var tag uint8
 	var content cryptobyte.String

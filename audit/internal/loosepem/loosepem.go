@@ -1,8 +1,7 @@
-// Package loosepem finds PEM blocks that encoding/pem passes over, because their
-// markers do not stand on lines of their own: in strings of JSON and in .env files,
-// whose line breaks are written as \n, in the block scalars of YAML, which are
-// indented, and in files that were put together without a line break between them.
-// Standard library only.
+// Package loosepem finds PEM blocks that encoding/pem skips, because their markers are not on
+// lines of their own: in strings of JSON and in .env files, where line breaks are written
+// as \n, in indented block scalars of YAML, and in files that were joined without a line
+// break between them.
 package loosepem
 
 import (
@@ -11,13 +10,13 @@ import (
 	"strings"
 )
 
-// Block is one that was found.
+// Block is a block that was found.
 type Block struct {
 	*pem.Block
-	// Flaw says why programs that read PEM do not find the block, and would not find
-	// it if it was taken out of the text that it stands in; "" if nothing hinders them then.
+	// Flaw says why programs would not read the block even if it was taken out of the
+	// surrounding text; "" if they would.
 	Flaw string
-	// Indented says that there is white space before its first line.
+	// Indented is set if white space stands before its first line.
 	Indented bool
 }
 
@@ -27,12 +26,12 @@ const (
 	dash  = "-----"
 	// maxLabel bounds the words of a marker, in bytes.
 	maxLabel = 64
-	// maxLine is the longest line of a block in bytes that OpenSSL takes.
+	// maxLine is the longest line of a block that OpenSSL reads, in bytes.
 	maxLine = 254
 )
 
-// Find returns the blocks in text and how many it could not read. Its time is
-// linear in the size of text.
+// Find returns the blocks in text, and the number of blocks that it could not read. The time
+// is linear in the size of text.
 func Find(text []byte) (found []Block, damaged int) {
 	at := bytes.Index(text, []byte(begin))
 	for at >= 0 {
@@ -53,7 +52,8 @@ func Find(text []byte) (found []Block, damaged int) {
 	return found, damaged
 }
 
-// read reads a block from behind the first word of its marker up to the next block.
+// read reads one block. The text begins behind the first word of its marker and ends before
+// the next block.
 func read(before, text, after []byte) *Block {
 	label, _, ok := bytes.Cut(text[:min(len(text), maxLabel)], []byte(dash))
 	if !ok || bytes.ContainsAny(label, "\r\n\\\"") {
@@ -81,13 +81,13 @@ func read(before, text, after []byte) *Block {
 	return b
 }
 
-// escapes are those of JSON and of its relatives that can stand in a block. A string
-// in a string has two backslashes.
+// escapes are the escape sequences of JSON and similar languages that can occur in a block. A
+// string inside a string has two backslashes.
 var escapes = strings.NewReplacer(`\\n`, "\n", `\\r`, "", `\n`, "\n", `\r`, "", `\t`, "", `\/`, "/",
 	`\u002b`, "+", `\u002B`, "+", `\u002f`, "/", `\u002F`, "/", `\u003d`, "=", `\u003D`, "=")
 
-// clean takes from the lines of a block what belongs to the language that it stands
-// in. flat reports that there is one line only, and a longer one than programs take.
+// clean removes the syntax of the surrounding language from the lines of a block. flat
+// reports whether the block is one line that is longer than programs read.
 func clean(body string) (lines string, flat bool) {
 	var b strings.Builder
 	n, longest := 0, 0

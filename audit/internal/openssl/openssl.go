@@ -1,7 +1,7 @@
-// Package openssl knows what OpenSSL refuses although crypto/x509 takes it: fields
-// that are not DER, empty lists of usages, extensions that it alone knows, and
-// issuers that it does not find because it follows one path where crypto/x509 tries
-// them all. nginx, PostgreSQL, curl and Python verify by it.
+// Package openssl has the rules by which OpenSSL refuses certificates that crypto/x509
+// accepts: fields that are not DER, empty lists of usages, extensions that only OpenSSL
+// knows, and issuers that it does not find, because it follows one path and crypto/x509
+// tries all paths. nginx, PostgreSQL, curl and Python verify with OpenSSL.
 //
 // The rules are those of OpenSSL 3 (crypto/x509/x509_vfy.c, v3_purp.c), at security
 // level 2, the usual one. Nothing here verifies a signature.
@@ -33,8 +33,8 @@ var (
 	oidEmail        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 )
 
-// Flaw is why OpenSSL refuses each chain that c is part of, as a clause that begins
-// with a verb; "" if it has no such reason.
+// Flaw returns why OpenSSL refuses each chain with c in it, as a clause that begins with a
+// verb. It returns "" if there is no such reason.
 func Flaw(c *x509.Certificate) string {
 	if !timesInDER(c.RawTBSCertificate) {
 		return "has a time that is not DER (RFC 5280 section 4.1.2.5 wants seconds and Z)"
@@ -78,9 +78,8 @@ func timesInDER(tbs []byte) bool {
 	return ok
 }
 
-// Bars reports whether the type that Netscape gave certificates keeps a leaf from
-// this usage. It stands in certificates of old authorities, and RFC 5280 does not
-// have it.
+// Bars reports whether the Netscape certificate type of a leaf excludes a usage. Old
+// authorities issue certificates with that extension; RFC 5280 does not define it.
 func Bars(c *x509.Certificate, use x509.ExtKeyUsage) bool {
 	for _, e := range c.Extensions {
 		if e.Id.Equal(oidNetscapeType) {
@@ -118,7 +117,7 @@ func Identifies(c, issuer *x509.Certificate) bool {
 	return true
 }
 
-// Index are certificates by the name of their subject, each name's in the order of the list.
+// Index has certificates by the name of their subject. Those of one name keep their order.
 type Index map[string][]*x509.Certificate
 
 // NewIndex makes an index of a list.
@@ -130,20 +129,21 @@ func NewIndex(list []*x509.Certificate) Index {
 	return out
 }
 
-// Given is what a verifier has: what was sent with a leaf, what it trusts, and the time.
+// Given is the input of a verification: the certificates that were sent with a leaf, those
+// that are trusted, and the time.
 type Given struct {
 	Sent, Trusted Index
 	Now           time.Time
 }
 
-// End is how a path ends.
+// End says how a path ends.
 type End int
 
 // Ends of a path.
 const (
-	Rooted    End = iota // at a root that is trusted
-	Ambiguous            // that is up to the order in which OpenSSL keeps its roots, which is that of no file
-	Astray               // before it comes to a root that is trusted
+	Rooted    End = iota // at a trusted root
+	Ambiguous            // OpenSSL chooses one of several roots by an internal order
+	Astray               // before it reaches a trusted root
 )
 
 // maxPath is the longest path that is followed, the default of OpenSSL.
@@ -179,8 +179,8 @@ func Path(leaf *x509.Certificate, g Given) (path []*x509.Certificate, end End) {
 	return path, Astray
 }
 
-// issuer is the first valid certificate that may have issued c and is not used yet, or
-// without one that which ends last. Several is whether one with another key ranks equal.
+// issuer returns the first valid certificate that may have issued c and is not on the path
+// yet, or else the one that ends last. several reports whether another key ranks equal.
 func (g Given) issuer(c *x509.Certificate, among Index, used []*x509.Certificate) (best *x509.Certificate, several bool) {
 	valid := func(i *x509.Certificate) bool { return !g.Now.Before(i.NotBefore) && !g.Now.After(i.NotAfter) }
 	for _, i := range among[string(c.RawIssuer)] {
@@ -195,9 +195,9 @@ func (g Given) issuer(c *x509.Certificate, among Index, used []*x509.Certificate
 	return best, several
 }
 
-// Limit is a limit that an issuer of the path sets and crypto/x509 does not apply, and
-// that issuer; nil if there is none. Broken says that the leaf breaks it, otherwise it
-// is not known here whether it does.
+// Limit returns an issuer of the path with a constraint that crypto/x509 does not apply, and
+// a clause about the constraint; or nil. broken is true if the leaf violates it, and false
+// if that is unknown.
 func Limit(path []*x509.Certificate) (by *x509.Certificate, limit string, broken bool) {
 	leaf := path[0]
 	for _, c := range path[1:] {

@@ -10,13 +10,13 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// BlockFlaw is why OpenSSL (crypto/pem/pem_lib.c) does not read a block that encoding/pem
-// reads, as a clause; "" if it has no such reason. The text begins with the line of the
-// marker and ends with the block.
+// BlockFlaw returns why OpenSSL (crypto/pem/pem_lib.c) does not read a block that
+// encoding/pem reads, as a clause, or "". The text begins with the line of the marker and
+// ends with the block.
 func BlockFlaw(text []byte) string {
 	for n := 0; len(text) > 0; n++ {
 		line, rest, _ := bytes.Cut(text, []byte("\n"))
-		// One line without text may stand behind the marker: it ends the headers, and there are none.
+		// One empty line may follow the marker, because it ends the headers, of which there are none.
 		if n > 1 && len(bytes.TrimSpace(line)) == 0 && len(bytes.TrimSpace(rest)) > 0 {
 			return "there is a line without text in it"
 		}
@@ -39,11 +39,11 @@ var (
 	oidAnyUse = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
 )
 
-// Trusts reports whether a root is trusted for a use of TLS by what stands behind the
+// Trusts reports whether a root is trusted for a usage of TLS. aux stands behind the
 // certificate in a block of the type TRUSTED CERTIFICATE (X509_CERT_AUX of
-// crypto/x509/x_x509a.c): a list of uses that it is trusted for, and one of those that it
-// is not. Without the first, it is trusted for all that the second does not name. What
-// is damaged is trusted for nothing, since OpenSSL does not read it.
+// crypto/x509/x_x509a.c): a list of trusted usages, and one of rejected usages. Without the
+// first list, all usages that are not rejected are trusted. A damaged aux trusts nothing,
+// because OpenSSL does not read it.
 func Trusts(aux []byte, use x509.ExtKeyUsage) bool {
 	rest := cryptobyte.String(aux)
 	if rest.Empty() {
@@ -54,7 +54,7 @@ func Trusts(aux []byte, use x509.ExtKeyUsage) bool {
 	if !rest.ReadASN1(&fields, der.SEQUENCE) || !rest.Empty() ||
 		!fields.ReadOptionalASN1(&trust, &some, der.SEQUENCE) ||
 		!fields.ReadOptionalASN1(&reject, nil, der.Tag(0).Constructed().ContextSpecific()) ||
-		!fields.SkipOptionalASN1(der.UTF8String) || // how the owner calls it
+		!fields.SkipOptionalASN1(der.UTF8String) || // a name that the owner has given
 		!fields.SkipOptionalASN1(der.OCTET_STRING) || // an identifier of its key
 		!fields.SkipOptionalASN1(der.Tag(1).Constructed().ContextSpecific()) || !fields.Empty() {
 		return false

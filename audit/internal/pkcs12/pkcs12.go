@@ -1,9 +1,9 @@
 // Package pkcs12 reads stores of PKCS #12 (RFC 7292). What a hostile file can cost is
 // bounded: the work of each key derivation is taken off a budget before it is done.
 //
-// Libraries derive keys as often as the file says, 2^31 times in 77 bytes, and take
-// neither a store with two keys nor a certificate that crypto/x509 refuses. All of these
-// are met in practice, and an audit shows them as rows.
+// Libraries derive a key with as many iterations as the file says, 2^31 in a file of 77
+// bytes. They refuse a store with two keys, and a certificate that crypto/x509 refuses.
+// Such stores exist, and an audit shows them as rows.
 package pkcs12
 
 import (
@@ -237,8 +237,7 @@ func readPieces(s *cryptobyte.String, tag der.Tag, out *cryptobyte.String) bool 
 	return ok
 }
 
-// bags reads SafeContents (RFC 7292 §4.2). What is neither certificate nor
-// key is passed over.
+// bags reads SafeContents (RFC 7292 §4.2). It skips bags with neither a certificate nor a key.
 func (s *reader) bags(content cryptobyte.String, p password, depth int) error {
 	var bags cryptobyte.String
 	if !content.ReadASN1(&bags, der.SEQUENCE) {

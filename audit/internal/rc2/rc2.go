@@ -1,7 +1,6 @@
-// Package rc2 decrypts RC2 (RFC 2268). Nobody should encrypt with it; OpenSSL
-// before 3.0 and Java before 8u301 did, by default, with the certificates in
-// PKCS #12 files, and no library that has it shows it to others. Standard library
-// only.
+// Package rc2 decrypts RC2 (RFC 2268). Nobody should encrypt with it, but OpenSSL before 3.0
+// and Java before 8u301 did so by default with the certificates in PKCS #12 files. The
+// libraries that implement RC2 do not export it.
 package rc2
 
 import (
@@ -10,7 +9,7 @@ import (
 	"math/bits"
 )
 
-// BlockSize is that of the cipher, in bytes.
+// BlockSize is the block size of the cipher, in bytes.
 const BlockSize = 8
 
 // maxKey is the longest key, in bytes (RFC 2268 §2).
@@ -19,7 +18,7 @@ const maxKey = 128
 // Cipher is a [cipher.Block] for decryption; its Encrypt panics.
 type Cipher struct{ k [64]uint16 }
 
-// New takes a key of 1 to 128 bytes, all of whose bits count.
+// New returns the cipher for a key of 1 to 128 bytes. All bits of the key are used.
 func New(key []byte) (*Cipher, error) {
 	if len(key) == 0 || len(key) > maxKey {
 		return nil, fmt.Errorf("RC2 with a key of %d bytes", len(key))
@@ -44,7 +43,7 @@ func New(key []byte) (*Cipher, error) {
 // BlockSize implements [cipher.Block].
 func (c *Cipher) BlockSize() int { return BlockSize }
 
-// Encrypt implements [cipher.Block] in name only.
+// Encrypt panics. It is there for [cipher.Block].
 func (c *Cipher) Encrypt(_, _ []byte) { panic("rc2: only decryption is there") }
 
 // rotations of the four words in a mixing round (RFC 2268 §3.1).

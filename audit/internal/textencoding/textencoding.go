@@ -1,7 +1,6 @@
-// Package textencoding undoes the encodings in which editors and shells save text:
-// a byte order mark before UTF-8, and UTF-16 of both byte orders, with its mark or
-// without. Windows writes all of them; programs that read certificates take some.
-// Standard library only.
+// Package textencoding converts the encodings in which editors and shells save text: UTF-8
+// with a byte order mark, and UTF-16 of both byte orders, with or without a mark. Windows
+// writes all of them, and programs that read certificates accept some.
 package textencoding
 
 import (
@@ -19,9 +18,9 @@ const (
 	unitBytes = 2
 )
 
-// UTF8 returns data as UTF-8 without a byte order mark. What is in none of the
-// encodings comes back as it is, the same slice. Text in UTF-16 becomes a new slice
-// of one and a half times its size at most; half a unit at its end is dropped.
+// UTF8 returns data in UTF-8 without a byte order mark. Data in none of the encodings is
+// returned as it is, as the same slice. Text in UTF-16 becomes a new slice of one and a
+// half times its size at most; half a unit at its end is dropped.
 func UTF8(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte(markUTF8)):
