@@ -11,10 +11,9 @@
 //	shapes, err := arch.Shapes(root)            // files and names of each package
 //	graphs, err := arch.Graphs(ctx, root, "./ca") // how its files refer to each other
 //
-// A package without a row in the table is a violation as well: the arrow is
-// drawn first, with its reason, and used afterwards. Files ending in _test.go
-// are exempt, for a test may put any two packages together; so are nested
-// modules, whose requirements never reach go.mod.
+// A package without a row in the table is a violation too: first the arrow is drawn with its
+// reason, and then it is used. Files ending in _test.go are exempt, because a test may use
+// any two packages; so are nested modules, whose requirements are not in go.mod.
 package arch
 
 import (
@@ -32,8 +31,8 @@ import (
 	"strings"
 )
 
-// Violation is an import that no row of the table allows, or, with an empty
-// Import, a package that no row speaks of.
+// Violation is an import that no row of the table allows, or, with an empty Import, a package
+// without a row.
 type Violation struct {
 	Package string // import path relative to the module: "rotation/enroll"
 	Import  string // the same for our own, the full import path for others
@@ -105,7 +104,7 @@ func (r Rule) refuses(imp string) string {
 	return r.Why
 }
 
-// covers reports whether a pattern of the table speaks of the package.
+// covers reports whether a pattern of the table matches the package.
 func covers(pattern, pkg string) bool {
 	base, tree := strings.CutSuffix(pattern, "...")
 	if !tree {
@@ -114,8 +113,8 @@ func covers(pattern, pkg string) bool {
 	return within(strings.TrimSuffix(base, "/"), pkg)
 }
 
-// within reports whether a package is the tree's own or below it. Names that
-// only begin alike are other packages.
+// within reports whether a package is the root of a tree or below it. A package whose name only
+// begins like that of the tree is another one.
 func within(tree, pkg string) bool {
 	return pkg == tree || strings.HasPrefix(pkg, tree+"/")
 }

@@ -46,11 +46,11 @@ var leaves = []string{
 	"internal/wallclock",
 }
 
-// serving is what a package that listens may have besides the leaves. It is no
-// leaf for rotation: who embeds an identity has a server of its own.
+// serving is the package that servers may import besides the leaves. Package rotation may not,
+// because the service that embeds an identity has a server of its own.
 const serving = "httpserver"
 
-// rooms is the folder of what the commands share.
+// rooms is the folder of the packages that commands share.
 const rooms = "cmd/artstore-pki/internal/"
 
 // Rules returns the house as it is drawn in docs/architecture.md. A row may

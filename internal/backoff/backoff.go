@@ -1,10 +1,10 @@
-// Package backoff computes how long to wait after failures in a row. It waits for
-// nothing itself and draws no random numbers, so that each of its results can be
-// tested: r is a random number in [0, 1) that the caller draws.
+// Package backoff computes how long to wait after several failures. It does not wait itself,
+// and r is a random number in [0, 1) that the caller draws, so that each result can be
+// tested.
 //
-// Which jitter is right depends on what waits. Full spreads a fleet best, since any
-// moment of a step is as likely as another. Half keeps at least half of a step: for
-// steps that are long enough that no client may come at once. Between keeps a floor.
+// Full spreads a fleet best, because each moment of a step is equally likely. Half waits for
+// half of a step at least, for steps after which no client may come at once. Between has a
+// lower bound.
 package backoff
 
 import "time"

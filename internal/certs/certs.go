@@ -1,7 +1,5 @@
-// Package certs answers what is asked about certificates everywhere: how they are
-// called, how they are numbered, which key and which issuer belongs to one.
-//
-// Standard library and leaves only.
+// Package certs has the questions about certificates that many packages ask: names, serial
+// number and fingerprint of one, and which key and which issuer belong to it.
 package certs
 
 import (

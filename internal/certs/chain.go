@@ -8,10 +8,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// Chain sorts the certificates of a file, of which the first is the leaf: chain
-// leads from it upwards, each certificate signed by the next one; roots signed
-// themselves; surplus leads nowhere, and no peer needs it. Peers should tolerate
-// surplus certificates and another order (RFC 8446 §4.4.2), but not all do.
+// Chain sorts the certificates of a file, of which the first is the leaf. In chain, which
+// begins with the leaf, each certificate is signed by the next one. roots are self-signed.
+// surplus are all others, which no peer needs. Peers should tolerate surplus certificates
+// and another order (RFC 8446 §4.4.2), but not all do.
 func Chain(certs []*x509.Certificate) (chain, roots, surplus []*x509.Certificate) {
 	if len(certs) == 0 {
 		return nil, nil, nil

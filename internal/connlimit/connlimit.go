@@ -1,5 +1,5 @@
-// Package connlimit bounds the connections that a listener has open, in all and
-// of one address: a stranger must not be able to keep others from being served.
+// Package connlimit bounds the open connections of a listener, in total and for one address,
+// so that one client cannot prevent others from being served.
 package connlimit
 
 import (
@@ -15,10 +15,10 @@ const DefaultTotal = 1024
 type Caps struct {
 	// Total of all addresses. A further connection waits in the kernel's queue. 0 means 1024.
 	Total int
-	// PerAddress is the share of one address (see [AddressOf]). A further
-	// connection is closed at once: in the queue it would hold up those of other
-	// addresses. 0 means a quarter of Total, one at least. Behind a balancer that
-	// ends TCP all clients have its address: there it must be Total.
+	// PerAddress is the share of one address (see [AddressOf]). A further connection is
+	// closed at once, because in the queue it would delay those of other addresses. 0 means
+	// a quarter of Total, one at least. Behind a balancer that ends TCP, all clients have
+	// its address, so there it must be Total.
 	PerAddress int
 }
 

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// ttl keeps resolvers from remembering what a test changes.
+// ttl is 0, so that resolvers do not cache records that a test changes.
 const ttl = 0
 
 // Serve answers queries on conn until it is closed. txt gets names in lower
@@ -31,7 +31,7 @@ func Serve(conn net.PacketConn, txt func(name string) []string) error {
 		}
 		reply, err := answer(buf[:n], txt)
 		if err != nil {
-			continue // not a query: whoever sent it waits in vain, as elsewhere
+			continue // it is no query, so it gets no reply, as from other servers
 		}
 		if _, err := conn.WriteTo(reply, from); err != nil && !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("answering a query: %w", err)

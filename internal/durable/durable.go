@@ -123,8 +123,8 @@ func complete(f *os.File, fill func(io.Writer) error, mode fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
-// chmod sets the mode of a file that this process has made. Nobody but a file
-// system without modes refuses that to the owner.
+// chmod sets the mode of a file that this process has made. Only a file system without modes
+// refuses that to the owner, and such a refusal is no error.
 func chmod(f *os.File, mode fs.FileMode) error {
 	err := f.Chmod(mode)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {

@@ -1,12 +1,12 @@
-// Package fileperm says who besides the owner can read or change what is on disk.
+// Package fileperm finds files that other users than the owner can read or replace.
 //
-// A file is safe if it belongs to this user or to root, if its mode gives others
-// no more than it has to, and if nobody else can replace it or a directory above
-// it. Directories with the sticky bit, such as /tmp, let everybody make files and
-// nobody replace those of others. Access control lists are not looked at.
+// A file is safe if it belongs to this user or to root, if its mode permits others no more
+// than necessary, and if no other user can replace it or a directory above it. In a
+// directory with the sticky bit, such as /tmp, each user can make files, and none can
+// replace those of others. Access control lists are ignored.
 //
-// All findings are sentences for an operator. Where there are no owners and modes
-// there are no findings.
+// All findings are sentences for an operator. On systems without owners and modes there
+// are none.
 package fileperm
 
 import (
@@ -15,9 +15,9 @@ import (
 	"path/filepath"
 )
 
-// Secret is the most that the mode of a secret may give, as in libpq: a group may
-// read one that belongs to root, because that is how Kubernetes mounts secrets
-// for a pod with an fsGroup.
+// Secret is the widest mode of a file with a secret. As in libpq, a group may also read such
+// a file if it belongs to root, because Kubernetes mounts secrets for a pod with an fsGroup
+// in that way.
 const Secret fs.FileMode = 0o600
 
 // Exposed reports whether the mode of a secret gives others too much.
@@ -26,12 +26,12 @@ func Exposed(info fs.FileInfo) bool { return exceeds(info, Secret) }
 // ExposedMode is [Exposed] for a mode alone, where it is known whether the file belongs to root.
 func ExposedMode(mode fs.FileMode, ofRoot bool) bool { return exceedsMode(mode, Secret, ofRoot) }
 
-// Owner returns the user that a file belongs to, and false where there is none.
+// Owner returns the user that a file belongs to, or false on systems without owners.
 func Owner(info fs.FileInfo) (uid int, ok bool) { return owner(info) }
 
-// File judges the owner and mode of one file or directory; most is what the mode
-// may give. Files may belong to this user, to root and to the owners. One that is
-// not there or cannot be looked at has no findings: reading it will say why.
+// File judges the owner and the mode of one file or directory. most is the widest mode that
+// is allowed. The file may belong to this user, to root and to the owners. A file that is
+// absent or cannot be examined has no findings, because reading it will say why.
 func File(path string, most fs.FileMode, owners ...int) (findings []string) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -46,8 +46,8 @@ func File(path string, most fs.FileMode, owners ...int) (findings []string) {
 	return findings
 }
 
-// Parents judges the directories above path, and those above what a symbolic link
-// on the way leads to: who can write to one of them can put something else in its place.
+// Parents judges the directories above path, and those above the target of each symbolic link
+// in it. A user who can write to one of them can replace the file.
 func Parents(path string, owners ...int) (findings []string) {
 	path, err := filepath.Abs(path)
 	if err != nil {

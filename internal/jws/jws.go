@@ -1,6 +1,6 @@
-// Package jws signs JSON Web Signatures in their compact form (RFC 7515 §7.1), and takes
-// one apart to read what it says. It verifies nothing: what is read may be used only for
-// what the holder of the token may decide anyway.
+// Package jws signs JSON Web Signatures in their compact form (RFC 7515 §7.1), and splits them
+// for reading. It verifies nothing, so the content may be used only for decisions that the
+// holder of the token may make anyway.
 //
 //	alg, err := jws.AlgorithmOf(key.Public())
 //	text, err := jws.Sign(key, header, claims) // the header says alg

@@ -17,9 +17,8 @@ type Gate struct {
 	since  int // events after the last line
 }
 
-// Pass counts an event, and returns the number of events that a line written now
-// stands for: this one and those since the last line. 0 means no line, for less
-// than a minute has passed since.
+// Pass counts an event. It returns how many events a line of the log should report: this one
+// and those since the last line. It returns 0 if the last line is less than a minute old.
 func (g *Gate) Pass(now time.Time) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

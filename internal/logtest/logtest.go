@@ -1,4 +1,4 @@
-// Package logtest is for tests that read what a program logs. Only tests import it.
+// Package logtest is for tests that read the log of a program. Only tests import it.
 package logtest
 
 import (
@@ -20,14 +20,14 @@ func (l *Buffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// String returns all that was written up to now.
+// String returns all bytes that were written.
 func (l *Buffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
-// Take returns what was written since the last call.
+// Take returns the bytes that were written since the last call.
 func (l *Buffer) Take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -30,8 +30,8 @@ func Catch(handle func(*Error)) {
 	}
 }
 
-// Into is a handler for Catch that makes the panic an error of the caller. The error
-// names what was called and has no stack.
+// Into is a handler for Catch that makes the panic an error of the caller. The error has the
+// text in what, and no stack.
 //
 //	defer panics.Catch(panics.Into(&err, "the parser"))
 func Into(err *error, what string) func(*Error) {

@@ -10,7 +10,7 @@ import (
 	"fmt"
 )
 
-// foreignTypes are what is found in place of a key or a certificate.
+// foreignTypes are types of blocks that people give in place of a key or a certificate.
 var foreignTypes = map[string]string{
 	"ENCRYPTED PRIVATE KEY":   "an encrypted private key",
 	"OPENSSH PRIVATE KEY":     "a private key in the format of OpenSSH",
@@ -45,7 +45,7 @@ func parseKey(block *pem.Block) (crypto.Signer, error) {
 		}
 	}
 	if err != nil {
-		// The standard library's text may quote what it found; a key file deserves less.
+		// The error of the standard library may quote the content, which is a key.
 		return nil, errors.New(resembles(block.Bytes))
 	}
 	signer, ok := key.(crypto.Signer)

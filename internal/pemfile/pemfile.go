@@ -1,9 +1,8 @@
-// Package pemfile reads and writes PEM strictly. crypto/x509's helpers skip what
-// they do not understand (AppendCertsFromPEM accepts a truncated bundle); here
-// every block must parse and nothing may trail, so that a half-written file is
-// an error and never half a truth. Text may stand before a block and between two
-// (RFC 7468 §2), as long as none of its lines begins like a block or its end.
-// Standard library only.
+// Package pemfile reads and writes PEM strictly. The functions of crypto/x509 skip blocks that
+// they cannot read (AppendCertsFromPEM accepts a truncated bundle). Here each block must
+// parse and nothing may follow the last one, so that a half-written file is an error and
+// not a shorter list. Text may stand before a block and between two (RFC 7468 §2), if none
+// of its lines begins like a block or its end.
 package pemfile
 
 import (
@@ -90,8 +89,8 @@ func Combined(data []byte) ([]*x509.Certificate, crypto.Signer, error) {
 	return c.certs, c.key, nil
 }
 
-// RevocationLists parses lists, and the certificates of their issuers that may
-// stand among them, in any order.
+// RevocationLists parses lists, and the certificates of their issuers, which may stand between
+// them in any order.
 func RevocationLists(data []byte) ([]*x509.RevocationList, []*x509.Certificate, error) {
 	c, err := parse(data)
 	switch {
@@ -118,15 +117,15 @@ func parse(data []byte) (c content, err error) {
 	}
 }
 
-// next decodes block n. pem.Decode silently jumps over damaged blocks: whatever
-// it jumped over must not look like one. At the end block is nil.
+// next decodes block n. pem.Decode skips damaged blocks without an error, so the text that it
+// has skipped must not look like a block. At the end, block is nil.
 func next(data []byte, n int) (block *pem.Block, rest []byte, err error) {
 	block, rest = pem.Decode(data)
 	skipped := data[:len(data)-len(rest)]
 	if block == nil {
 		skipped = data
 	} else if i := bytes.LastIndex(skipped, []byte("-----BEGIN "+block.Type)); i >= 0 {
-		// The last one: a damaged block of the same type may stand before it.
+		// The last marker, because a damaged block of the same type may stand before this one.
 		skipped = skipped[:i]
 	}
 	switch trailing := len(bytes.TrimSpace(data)); {
@@ -135,7 +134,7 @@ func next(data []byte, n int) (block *pem.Block, rest []byte, err error) {
 	case block == nil && trailing > 0:
 		return nil, nil, fmt.Errorf("%d bytes that are not PEM after block %d", trailing, n-1)
 	case bytes.IndexByte(skipped, 0) >= 0:
-		// So reads what was reserved and not written yet.
+		// A file has zero bytes where its space was reserved and not written yet.
 		return nil, nil, fmt.Errorf("zero bytes before block %d", n)
 	}
 	return block, rest, nil

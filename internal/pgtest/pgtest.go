@@ -9,11 +9,12 @@
 //
 //	url := postgres.Database(t) // a new, empty database
 //
-// The server starts with the first test that wants it and is shared by those
-// of the package: it takes a second. Where there is none the test is skipped and
-// says so, unless ARTSTORE_POSTGRES=required, as in .ci/run: then it fails.
+// The server starts with the first test that needs it, which takes a second, and the tests of
+// a package share it. Without an installed PostgreSQL the test is skipped and says so, or
+// fails if ARTSTORE_POSTGRES is "required", as it is in .ci/run.
 //
-// It flushes nothing (fsync=off): tests kill its clients, never the server.
+// The server does not flush its files (fsync=off), because tests kill clients of it and
+// never the server.
 package pgtest
 
 import (
@@ -144,8 +145,8 @@ func (s *Server) Stop() {
 	}
 }
 
-// untilEOF runs a server for as long as somebody holds the other end of its
-// standard input: a test binary that is killed leaves no server behind.
+// untilEOF runs a server until its standard input ends, so that a test binary that is killed
+// leaves no server behind.
 const untilEOF = `exec 3<&0; "$@" </dev/null 3<&- & server=$!
 	(cat <&3; kill -INT $server) >/dev/null 2>&1 & wait $server; kill $! 2>/dev/null`
 
@@ -181,7 +182,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	return s.serve(ctx, owner, postgres, data)
 }
 
-// serve tries another port where somebody else was faster to take one.
+// serve starts the server. It tries another port if a process has taken the first meanwhile.
 func (s *Server) serve(ctx context.Context, owner *syscall.Credential, postgres, data string) (err error) {
 	for range portTries {
 		if err = s.serveOnce(ctx, owner, postgres, data); err == nil || !s.TCP || !strings.Contains(err.Error(), "Address already in use") {
@@ -228,7 +229,7 @@ func (s *Server) wait(ctx context.Context) error {
 		}
 		select {
 		case <-s.gone:
-			_ = s.life.Close() // nobody reads it any more
+			_ = s.life.Close() // the server has ended and does not read it
 			return fmt.Errorf("PostgreSQL ended: %s", s.said.String())
 		case <-ctx.Done():
 			return fmt.Errorf("PostgreSQL does not answer: %w", err)

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// socketBuffer is what a connection of a [Network] holds in each direction.
+// socketBuffer is how many bytes a connection of a [Network] buffers in each direction.
 const socketBuffer = 64 << 10
 
-// Network is a listener with its network, in memory: for synctest bubbles, where
-// time stands still while a goroutine waits for a real socket. Unlike those of
-// net.Pipe its connections have buffers, as TCP has.
+// Network is a listener with a network in memory. It is for synctest bubbles, in which time
+// does not advance while a goroutine waits for a real socket. Its connections have buffers,
+// as those of TCP have and those of net.Pipe do not.
 type Network struct {
 	accept chan net.Conn
 	closed chan struct{}
@@ -117,7 +117,7 @@ func (d *deadline) set(s *socket, t time.Time) {
 	d.at = t
 	if !t.IsZero() {
 		d.timer = time.AfterFunc(time.Until(t), func() {
-			s.mu.Lock() // who looks at the deadline right now waits before it is told
+			s.mu.Lock() // a reader that checks the deadline now must wait before the broadcast
 			defer s.mu.Unlock()
 			s.changed.Broadcast()
 		})

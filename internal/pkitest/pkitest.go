@@ -6,8 +6,7 @@
 //	id := pkitest.Open(t, rotation.Config{Source: src})
 //	src.Push(t, ca.Leaf(t, "storage")) // returns when the new generation is in effect
 //
-// The certificates are those of internal/testpki. For a whole authority there is
-// ca/catest.
+// The certificates come from internal/testpki. Package ca/catest has a whole authority.
 package pkitest
 
 import (
@@ -45,7 +44,7 @@ func (ca *CA) Leaf(t testing.TB, name string, edits ...func(*x509.Certificate)) 
 	return rotation.Material{Certificate: leaf.TLS(), Roots: []*x509.Certificate{ca.Root}, Version: leaf.Cert.SerialNumber.Text(16)}
 }
 
-// Source is a [rotation.Source] that yields what a test pushes. It is for one
+// Source is a [rotation.Source] that yields the material that a test pushes. It is for one
 // identity, which must be open while Push runs.
 type Source struct{ next chan offer }
 
@@ -102,7 +101,7 @@ func Open(t testing.TB, cfg rotation.Config) *rotation.Identity {
 	return id
 }
 
-// Example stands for the T that an Example function lacks: failures panic.
+// Example returns a T for an Example function, which has none. Failures panic.
 func Example() testing.TB { return example{} }
 
 type example struct{ testing.TB }

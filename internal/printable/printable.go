@@ -1,5 +1,5 @@
-// Package printable makes text of strangers (names in certificates, paths, what
-// a server said) safe to print on a terminal or as one line of a log.
+// Package printable makes text of strangers, such as names in certificates, paths and answers
+// of servers, safe to print on a terminal or as one line of a log.
 package printable
 
 import (
@@ -8,9 +8,8 @@ import (
 	"unicode"
 )
 
-// Clean replaces control characters (terminal escapes, line breaks inside a
-// name), invisible ones that can make a name look like another, and bytes that
-// are no UTF-8 by a visible form. Tabs stay.
+// Clean replaces control characters, invisible characters that can make a name look like
+// another one, and bytes that are not UTF-8, each by a visible form. Tabs stay.
 func Clean(s string) string {
 	if !strings.ContainsFunc(s, Hidden) {
 		return s
@@ -26,16 +25,16 @@ func Clean(s string) string {
 	return b.String()
 }
 
-// Hidden tells which characters Clean replaces. Of bytes that are no UTF-8 it sees
-// the replacement character.
+// Hidden reports whether Clean replaces a character. A byte that is not UTF-8 is the
+// replacement character here.
 func Hidden(r rune) bool {
 	// Cf holds the bidirectional controls (Unicode TR 36 §2.9); Zl and Zp break lines as \n does.
 	return r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar)
 }
 
-// Line makes text fit for one line of a log, where it need not be told what was wrong
-// with it: characters that do not print and bytes that are no UTF-8 become spaces, those
-// around the text are left out, and what is behind the first most runes is "…".
+// Line returns text for one line of a log. Characters that do not print and bytes that are
+// not UTF-8 become spaces, spaces around the text are removed, and "…" stands for the runes
+// after the first most ones.
 func Line(s string, most int) string {
 	s = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {

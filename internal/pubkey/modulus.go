@@ -14,8 +14,8 @@ import (
 // some 3 ms for 2048 bits, 10 ms for 3072 and 25 ms for 4096. A key of another kind
 // costs no more than Check.
 //
-// It does not prove that a key is good. A modulus of three primes, or one that
-// somebody else has the factors of, passes.
+// It does not prove that a key is good. A modulus of three primes passes, and so does one
+// whose factors a third party knows.
 func Validate(key crypto.PublicKey) error {
 	if err := Check(key); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Package pubkey judges public keys that others chose, before anything computes
-// with them. The cost of a signature check grows with the size of the key in it,
-// and some keys are no secret at all: their private half follows from the public one.
+// Package pubkey judges public keys of strangers before anything computes with them. The cost
+// of a signature check grows with the size of the key, and the private half of some keys
+// can be computed from the public one.
 //
 //	if err := pubkey.Check(csr.PublicKey); err != nil { … }    // first: costs microseconds
 //	if err := csr.CheckSignature(); err != nil { … }           // now bounded
@@ -12,7 +12,7 @@
 //     crypto/tls allows, and is for readers such as an audit, which must be able to
 //     verify certificates that this project would never issue.
 //   - [Check]: is the key of a kind and size that this project issues for, and
-//     free of the faults that show at once? It is for everything that a stranger sends.
+//     free of the faults that are cheap to find? It is for all keys that a stranger sends.
 //   - [Validate]: does the key also pass the tests that cost milliseconds? It is for
 //     keys that are about to be certified, after their sender was authenticated.
 //
@@ -74,8 +74,8 @@ func Bounded(key crypto.PublicKey) error {
 const leastCurve = 256
 
 // Weak says why a key is too weak to be used in TLS, or "" (RFC 9325 §4.5 wants
-// 2048 bits of RSA). It is for keys that somebody else certified: what this
-// project issues for is stricter, see [Check].
+// 2048 bits of RSA). It is for keys that another authority has certified; [Check], for keys
+// that this project certifies, is stricter.
 func Weak(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *rsa.PublicKey:

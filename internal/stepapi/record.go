@@ -22,15 +22,15 @@ type RecordRow struct {
 	PEM        string    `json:"pem,omitempty"`        // leaf first, then intermediates; only with ?pem=true
 }
 
-// RecordPage answers GET /records/certificates: those that expire last come first.
+// RecordPage answers GET /records/certificates. The certificate that expires last is first.
 type RecordPage struct {
 	Certificates []RecordRow `json:"certificates"`
 	Next         string      `json:"next,omitempty"` // ?cursor= of the next page
 }
 
-// RecordAuthorities answers GET /records/authorities: what certificates of the record
-// lead to, PEM each.
+// RecordAuthorities answers GET /records/authorities: the certificates of the authority, each
+// in PEM.
 type RecordAuthorities struct {
 	Roots  []string `json:"roots"`  // the trust bundle
-	Others []string `json:"others"` // intermediates, and what is no longer in use
+	Others []string `json:"others"` // intermediates, and certificates that are no longer in use
 }

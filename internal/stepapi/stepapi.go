@@ -1,9 +1,8 @@
-// Package stepapi holds the wire types of the step-ca HTTP API, as the step CLI
-// v0.30 speaks it, with the standard library only: the authority and its
-// clients agree here, and a client does not link the authority.
+// Package stepapi has the wire types of the HTTP API of step-ca, as the step CLI v0.30 speaks
+// it. The authority and its clients share them, so that a client does not link the
+// authority.
 //
-// Routes stand at "/" and at "/1.0". Certificates and requests travel as PEM in
-// JSON strings.
+// Each route exists at "/" and at "/1.0". Certificates and requests are PEM in JSON strings.
 package stepapi
 
 import (
@@ -29,7 +28,7 @@ const (
 	PathRekey         = "/rekey"
 	PathRevoke        = "/revoke"
 	PathCRL           = "/crl"
-	PathRevoked       = "/revoked" // ours, as are those below; a stock step-ca answers 404
+	PathRevoked       = "/revoked" // ours, like the next ones; a stock step-ca answers 404
 
 	PathLogHead            = "/log/head"
 	PathLogProof           = "/log/proof"
@@ -59,20 +58,20 @@ const MaxRevoked = 64 << 20
 // under the same root with a name of the authority could collect tokens in its place.
 var AuthorityPurpose = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
 
-// IsAuthority reports whether c carries [AuthorityPurpose]. It says nothing about
-// who signed c: verify that first.
+// IsAuthority reports whether c has [AuthorityPurpose]. It does not verify the chain of c: the
+// caller must do that first.
 func IsAuthority(c *x509.Certificate) bool {
 	return slices.ContainsFunc(c.UnknownExtKeyUsage, AuthorityPurpose.Equal)
 }
 
 // HeaderTrustDigest carries, with each renewal, the [TrustDigest] of the bundle
-// in effect at the client. The authority records it per lineage, so that a root
-// is retired only when everyone has its successor. Ours; step ignores it.
+// in effect at the client. The authority records it for each lineage, so that a root is
+// retired only when all clients have its successor. It is ours; step ignores it.
 const HeaderTrustDigest = "Artstore-Trust-Digest"
 
-// HeaderLogHead brings, with each certificate, the newest signed head of the
-// authority's log, in base64: whoever keeps it can show later that the log was
-// changed. Ours; step ignores it.
+// HeaderLogHead has, beside each certificate, the newest signed head of the authority's log in
+// base64. A client that keeps it can prove a later change of the log. It is ours; step
+// ignores it.
 const HeaderLogHead = "Artstore-Log-Head"
 
 // MaxLogHead is the longest head of the log that is read, in bytes.
@@ -139,7 +138,7 @@ type TokenRequest struct {
 	Service string   `json:"service"`
 	Names   []string `json:"sans,omitempty"` // absent: all names that its profile lists
 	// Lifetime is a duration such as "90s"; empty means 5 min, 1 h is the most.
-	// The token ends with the certificate that asks for it, whatever stands here.
+	// The token never outlives the certificate that asks for it.
 	Lifetime string `json:"lifetime,omitempty"`
 }
 

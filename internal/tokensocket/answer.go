@@ -24,7 +24,7 @@ type Confirmation struct {
 	Thumbprint string `json:"x5t#S256"` // SHA-256 of the certificate, base64url without padding
 }
 
-// NewAnswer says what a program in another language needs to know of t.
+// NewAnswer returns the answer with a token at a moment.
 func NewAnswer(t ingestclient.AccessToken, now time.Time) Answer {
 	a := Answer{AccessToken: t.Value.Expose(), TokenType: "Bearer", ExpiresIn: max(1, int64(t.ExpiresAt.Sub(now)/time.Second))}
 	if t.Bound {

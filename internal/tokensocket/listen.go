@@ -15,10 +15,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/flock"
 )
 
-// maxPath is the longest path of a socket that every Unix system takes, in bytes.
+// maxPath is the longest path of a socket that all Unix systems accept, in bytes.
 const maxPath = 103
 
-// lockSuffix names the file beside a socket that tells who serves it.
+// lockSuffix is the end of the name of the file whose lock the server of a socket holds.
 const lockSuffix = ".lock"
 
 const (
@@ -32,8 +32,8 @@ var ErrBusy = errors.New("another process serves this socket")
 // Socket says where to listen and who may connect.
 type Socket struct {
 	Path string
-	// Group is the id of a group whose members may connect as well: mode 0660
-	// instead of 0600. 0 is none: root needs no permission.
+	// Group is the id of a group whose members may connect too: the mode is 0660 then, and
+	// 0600 otherwise. 0 means none, because root needs no permission.
 	Group int
 }
 
@@ -48,7 +48,7 @@ func Listen(ctx context.Context, s Socket) (net.Listener, error) {
 }
 
 func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
-	// A relative path could begin with @, which is a socket without a file: anybody may connect to that.
+	// A relative path could begin with @, which means a socket without a file, to which each user may connect.
 	path, err := filepath.Abs(s.Path)
 	switch {
 	case err != nil:
@@ -66,7 +66,7 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	// The lock is ours, so no other process of this kind is between these steps.
+	// This process has the lock, so no other server of the socket runs these steps meanwhile.
 	if err := clearPath(ctx, path); err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 	if l.Listener, err = lc.Listen(ctx, "unix", path); err != nil {
 		return nil, err
 	}
-	// By its name it could remove the socket of somebody else: Close looks first.
+	// Removing by name could remove the socket of another process, so Close compares first.
 	l.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	if l.made, err = os.Lstat(path); err != nil {
 		return nil, err
@@ -94,8 +94,8 @@ func (s Socket) open(path string) error {
 	return os.Chmod(path, mode)
 }
 
-// clearPath removes the socket of a process that is gone. Everything else that
-// is in the way stays, and is an error.
+// clearPath removes the socket of a process that has ended. Any other file at the path stays,
+// and is an error.
 func clearPath(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -114,7 +114,7 @@ func clearPath(ctx context.Context, path string) error {
 	case err == nil:
 		_ = conn.Close() // nothing was said
 		return ErrBusy
-	case !errors.Is(err, syscall.ECONNREFUSED): // only that one proves that nobody listens
+	case !errors.Is(err, syscall.ECONNREFUSED): // only that error proves that no process listens
 		return fmt.Errorf("is the socket there served? %w", err)
 	}
 	return os.Remove(path)
@@ -130,8 +130,7 @@ type listener struct {
 	err  error
 }
 
-// Close removes the socket, if it is still the one that was made, and gives the
-// name back.
+// Close removes the socket, if the path still has the one that was made, and releases the lock.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		if l.Listener != nil {
@@ -140,7 +139,7 @@ func (l *listener) Close() error {
 		if now, err := os.Lstat(l.path); l.made != nil && err == nil && os.SameFile(l.made, now) {
 			l.err = errors.Join(l.err, os.Remove(l.path))
 		}
-		// Somebody may have tidied up the lock's file: what counts is the lock.
+		// The file may have been removed already; the lock does not depend on it.
 		if err := os.Remove(l.lock.Name()); !errors.Is(err, fs.ErrNotExist) {
 			l.err = errors.Join(l.err, err)
 		}
@@ -149,8 +148,9 @@ func (l *listener) Close() error {
 	return l.err
 }
 
-// takeLock takes the lock of a socket's name. Its file is removed before the lock
-// is given back, so one that was opened before that is not the lock any more.
+// takeLock takes the lock of the name of a socket. A server removes the file before it releases
+// the lock, so a file that was opened before that is not the lock any more, and takeLock
+// tries again.
 func takeLock(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|noFollow, ownerOnly)
@@ -167,7 +167,7 @@ func takeLock(path string) (*os.File, error) {
 	}
 }
 
-// lockOpen locks f, and reports whether it still stands at its name.
+// lockOpen locks f, and reports whether its name still leads to it.
 func lockOpen(f *os.File) (current bool, err error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -33,8 +33,8 @@ const (
 	answerTime = 40 * time.Second // a request with its answer; more than bodyTime and tokenWait
 )
 
-// rejectEvery is the shortest time between two rejections that count. A server
-// that refuses fresh tokens too does not take the next one either.
+// rejectEvery is the shortest time between two rejections that replace a token. A server that
+// refuses a fresh token would refuse the next one too.
 const rejectEvery = 5 * time.Second
 
 // Outcomes of requests, for [Config.Observer].
@@ -49,7 +49,7 @@ const (
 // Config says what to serve. Client is required.
 type Config struct {
 	Client *ingestclient.Client
-	// Observer is told the outcome of each request; it must not block. nil means none.
+	// Observer is called with the outcome of each request. It must not block. nil means none.
 	Observer func(outcome string)
 	// Logger gets failures to get a token for a request, at debug level: the client
 	// logs when an outage begins and ends. nil means slog.Default.
@@ -61,7 +61,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	s := newServer(ctx, cfg)
 	return httpserver.Serve(ctx, ln, httpserver.Config{
 		Handler: s.handler(),
-		// All clients have the same address, which is none.
+		// The connections of a Unix socket have no address, so all count as one.
 		Conns:       func() httpserver.Conns { return httpserver.Conns{Total: maxConns, PerAddress: maxConns} },
 		Idle:        idle,
 		BodyTimeout: bodyTime, WriteTimeout: answerTime,
@@ -71,7 +71,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 
 type server struct {
 	Config
-	life context.Context // of the server: nobody waits for a token beyond it
+	life context.Context // ends with the server, and with it all waits for a token
 
 	mu       sync.Mutex        // guards the rest
 	rejected [sha256.Size]byte // digest of the token whose rejection counted last
@@ -110,8 +110,8 @@ func (s *server) token(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, NewAnswer(t, time.Now()))
 }
 
-// reject takes the form of RFC 7009 §2.1. As there, a token that is not
-// the current one is no error: what the caller wants is the case.
+// reject reads the form of RFC 7009 §2.1. As there (RFC 7009 §2.2), a token that is not the
+// current one is no error, because it is replaced already.
 func (s *server) reject(w http.ResponseWriter, r *http.Request) {
 	token, status, text := readRejected(http.MaxBytesReader(w, r.Body, maxBody), r.Header)
 	if status != 0 {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// New returns a random UUID (RFC 9562, version 4) in lower case, 36 characters:
-// the form that ArtStore's Python Storage Element wants of a file id.
+// New returns a random UUID (RFC 9562 §5.4) in lower case, 36 characters: the form of a file id
+// that ArtStore's Python Storage Element requires.
 func New() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead

@@ -1,7 +1,7 @@
-// Package wallclock waits for moments on the wall clock. A timer of Go runs on the
-// monotonic clock, which stands still while a machine is suspended: one that was set
-// for tomorrow morning then goes off some hours late. What must happen at a moment
-// that other machines know too, such as the end of a certificate, waits with [Until].
+// Package wallclock waits for moments on the wall clock. A timer of Go runs on the monotonic
+// clock, which does not advance while a machine is suspended, so a timer for the next
+// morning can fire hours late. Use [Until] for moments that other machines know too, such
+// as the end of a certificate.
 package wallclock
 
 import (
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Tick is how often Until looks at the clock: a machine that was suspended or whose
-// clock was set is at most this late.
+// Tick is how often Until reads the clock. After a suspension or a change of the clock, Until
+// returns this much late at most.
 const Tick = 30 * time.Second
 
 // Until waits for at, and reports true when it is past or when a value comes from
@@ -35,9 +35,9 @@ func Until(ctx context.Context, at time.Time, wake <-chan struct{}) bool {
 	}
 }
 
-// Sleep waits for d or for the end of ctx, whose cause it returns. It is for waits
-// that are short, or that matter to nobody but the caller: a suspended machine makes
-// them longer.
+// Sleep waits for d or for the end of ctx, whose cause it returns. A suspension of the machine
+// makes the wait longer, so it is for waits that are short, or do not concern other
+// machines.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return context.Cause(ctx)
