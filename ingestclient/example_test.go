@@ -54,8 +54,7 @@ func ExampleReaderContent() {
 	case errors.Is(err, ingestclient.ErrAmbiguous):
 		// It may be stored. Sending it again could store it twice.
 	case err != nil:
-		var e *ingestclient.RequestError
-		if errors.As(err, &e) && e.Retryable {
+		if e, ok := errors.AsType[*ingestclient.RequestError](err); ok && e.Retryable {
 			fmt.Println("try later")
 		}
 	}

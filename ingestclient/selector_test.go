@@ -21,7 +21,7 @@ import (
 // token endpoint and a registry, because a synctest bubble must not use sockets.
 type fakeElements struct {
 	fakeServers
-	status   map[string]int // of an element's answers to uploads; 0 means 201, -1 that nobody is there
+	status   map[string]int // of an element's answers to uploads; 0 means 201, -1 that it is down
 	info     map[string]string
 	registry func() (int, string)
 	uploads  []string // hosts, in the order they were asked
@@ -232,7 +232,7 @@ func TestFreeSpaceDecides(t *testing.T) {
 			"c": `{"mode":"ro","capacity_bytes":1000,"used_bytes":0}`, "d": `nonsense`,
 		}}
 		c := over(t, elementsConfig([]ingestclient.Element{{URL: "https://a"}, {URL: "https://b"}, {URL: "https://c"}, {URL: "https://d", Priority: 1}}), ingestclient.NewFakeIdentity(f.generation(1)))
-		if _, err := send(t, c, ingestclient.Meta{}); err != nil { // nothing is known yet, and nobody waits for it
+		if _, err := send(t, c, ingestclient.Meta{}); err != nil { // free space is not known yet, and the upload does not wait for it
 			t.Fatal(err)
 		}
 		synctest.Wait()

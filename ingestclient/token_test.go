@@ -539,7 +539,7 @@ func TestCloseEndsAWaitingFetch(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 		_ = c.Close()
-		r.Set(e.generation(2)) // a rotation after the end is nobody's business
+		r.Set(e.generation(2)) // a rotation after Close changes nothing
 		if r.Leased(1) != 0 || r.Leased(2) != 0 {
 			t.Errorf("leases left: %d, %d", r.Leased(1), r.Leased(2))
 		}

@@ -262,7 +262,7 @@ func TestDeniedWhileOpen(t *testing.T) {
 	policy.Store("somebody else")
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
 	resp, err := tr.RoundTrip(req)
-	if err != nil { // the connection was looked at in this instant, and cut; a new one was refused
+	if err != nil { // the connection was evaluated and cut before the request; a new one was refused
 		t.Logf("denied peer: %v", err)
 		return
 	}

@@ -248,7 +248,7 @@ func TestFilesNotifierSeam(t *testing.T) {
 		if id.Current().Number() != 2 {
 			t.Error("an unchanged set was published again")
 		}
-		write(t, dir, ca.leaf(t, "svc", nil)) // nobody says so
+		write(t, dir, ca.leaf(t, "svc", nil)) // without a notification
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
 		if st := id.Status(); st.Generation != 3 || st.WatchMode != "poll" || !strings.Contains(st.WatchError, "without a notification") {

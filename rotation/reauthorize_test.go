@@ -21,7 +21,7 @@ import (
 // which that must happen, for machines under load.
 const ceiling = 15 * time.Second
 
-// rules are an Authorizer that changes its mind, and counts how often it is asked.
+// rules is an Authorizer whose answer can be changed. It counts its calls.
 type rules struct {
 	denies atomic.Bool
 	asked  atomic.Int64
@@ -74,7 +74,7 @@ func TestDeniedRequestOverOpenConnection(t *testing.T) {
 				r.denies.Store(true)
 				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
 				resp, err := tr.RoundTrip(req)
-				if err != nil { // the second was over in this instant, and the connection cut
+				if err != nil { // the second is over, and the connection was cut
 					continue
 				}
 				_ = resp.Body.Close()

@@ -20,9 +20,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// gatekeeper is a server in a synctest bubble, with what its log and its status
-// say about refused peers.
-type gatekeeper struct {
+// refusingServer is a server in a synctest bubble, with its log and its counts of
+// refused peers.
+type refusingServer struct {
 	*testCA
 	src     *pushed
 	mine    rotation.Material
@@ -34,8 +34,8 @@ type gatekeeper struct {
 	log     logs
 }
 
-func newGatekeeper(t *testing.T) *gatekeeper {
-	g := &gatekeeper{testCA: newCA(t, "ca"), network: pkitest.NewNetwork()}
+func newRefusingServer(t *testing.T) *refusingServer {
+	g := &refusingServer{testCA: newCA(t, "ca"), network: pkitest.NewNetwork()}
 	g.mine = taking(g.leaf(t, "svc", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(24 * time.Hour) }), g.crl(t, -2))
 	g.src = newPushed(g.mine)
 	id, err := rotation.Open(t.Context(), rotation.Config{Source: g.src, Logger: g.log.logger()})
@@ -67,7 +67,7 @@ func newGatekeeper(t *testing.T) *gatekeeper {
 
 // refusedPeers wants exactly so many refusals of one reason and none of others,
 // and lines of the log that stand for them.
-func (g *gatekeeper) refusedPeers(t *testing.T, reason string, n uint64, lines ...string) {
+func (g *refusingServer) refusedPeers(t *testing.T, reason string, n uint64, lines ...string) {
 	t.Helper()
 	for name, got := range g.id.Status().RefusedPeers.All() {
 		if want := map[bool]uint64{true: n}[name == reason]; got != want {
@@ -94,66 +94,67 @@ func (g *gatekeeper) refusedPeers(t *testing.T, reason string, n uint64, lines .
 	}
 }
 
-// strangers are peers that a handshake refuses.
-var strangers = map[string]struct {
+// refusedClients are clients that a handshake refuses, with the reason that counts.
+var refusedClients = map[string]struct {
 	reason string
-	client func(t *testing.T, g *gatekeeper) *tls.Config
+	client func(t *testing.T, g *refusingServer) *tls.Config
 }{
-	"no certificate": {"no_certificate", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"no certificate": {"no_certificate", func(t *testing.T, g *refusingServer) *tls.Config {
 		return showing(g.leaf(t, "client", nil), nil)
 	}},
-	"another root": {"unknown_issuer", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"another root": {"unknown_issuer", func(t *testing.T, g *refusingServer) *tls.Config {
 		return shows(g, newCA(t, "other").leaf(t, "client", nil))
 	}},
-	"expired": {"expired", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"expired": {"expired", func(t *testing.T, g *refusingServer) *tls.Config {
 		return shows(g, g.leaf(t, "client", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }))
 	}},
-	"not yet valid": {"expired", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"not yet valid": {"expired", func(t *testing.T, g *refusingServer) *tls.Config {
 		return shows(g, g.leaf(t, "client", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }))
 	}},
-	"revoked": {"revoked", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"revoked": {"revoked", func(t *testing.T, g *refusingServer) *tls.Config {
 		m := g.leaf(t, "client", nil)
 		g.src.mustPush(t, taking(g.mine, g.crl(t, -1, m)))
 		return shows(g, m)
 	}},
-	"another name": {"denied", func(t *testing.T, g *gatekeeper) *tls.Config {
-		return shows(g, g.leaf(t, "\x1b[31mstranger\nlevel=ERROR msg=forged", func(c *x509.Certificate) { c.DNSNames = []string{"stranger"} }))
+	"another name": {"denied", func(t *testing.T, g *refusingServer) *tls.Config {
+		return shows(g, g.leaf(t, "\x1b[31mstranger\nlevel=ERROR msg=forged", func(c *x509.Certificate) { c.DNSNames = []string{"refusedClient"} }))
 	}},
-	"denied by an error of the caller's": {"denied", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"denied by an error of the caller's": {"denied", func(t *testing.T, g *refusingServer) *tls.Config {
 		g.denies.Store(true)
 		return shows(g, g.leaf(t, "client", nil))
 	}},
-	"an old version of TLS": {"protocol", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"an old version of TLS": {"protocol", func(t *testing.T, g *refusingServer) *tls.Config {
 		conf := shows(g, g.leaf(t, "client", nil))
 		conf.MinVersion, conf.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		return conf
 	}},
-	"another protocol": {"protocol", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"another protocol": {"protocol", func(t *testing.T, g *refusingServer) *tls.Config {
 		conf := shows(g, g.leaf(t, "client", nil))
 		conf.NextProtos = []string{"imap"}
 		return conf
 	}},
-	"a key that is not its own": {"protocol", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"a key that is not its own": {"protocol", func(t *testing.T, g *refusingServer) *tls.Config {
 		m := g.leaf(t, "client", nil)
 		m.Certificate.PrivateKey = newKey(t)
 		return shows(g, m)
 	}},
-	"not for clients": {"other", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"not for clients": {"other", func(t *testing.T, g *refusingServer) *tls.Config {
 		return shows(g, g.leaf(t, "client", func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }))
 	}},
-	"does not trust us": {"other", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"does not trust us": {"other", func(t *testing.T, g *refusingServer) *tls.Config {
 		conf := shows(g, g.leaf(t, "client", nil))
 		conf.RootCAs = x509.NewCertPool()
 		return conf
 	}},
-	"our fault": {"other", func(t *testing.T, g *gatekeeper) *tls.Config {
+	"our fault": {"other", func(t *testing.T, g *refusingServer) *tls.Config {
 		g.panics.Store(true)
 		return shows(g, g.leaf(t, "client", nil))
 	}},
 }
 
-// shows is a client that sends its certificate whatever roots the server asks for.
-func shows(g *gatekeeper, m rotation.Material) *tls.Config {
+// shows is the configuration of a client that sends its certificate whatever roots the
+// server names.
+func shows(g *refusingServer, m rotation.Material) *tls.Config {
 	m.Roots = g.mine.Roots
 	return showing(m, &m.Certificate)
 }
@@ -170,9 +171,9 @@ func showing(m rotation.Material, cert *tls.Certificate) *tls.Config {
 	return conf
 }
 
-// doors are the ways into a server, each until the end of the test.
-var doors = map[string]func(t *testing.T, g *gatekeeper){
-	"net/http": func(t *testing.T, g *gatekeeper) {
+// ways are the ways to accept connections. Each runs until the end of the test.
+var ways = map[string]func(t *testing.T, g *refusingServer){
+	"net/http": func(t *testing.T, g *refusingServer) {
 		srv := &http.Server{
 			Handler: g.server.Handler(http.HandlerFunc(whoami)), ConnContext: g.server.ConnContext,
 			ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
@@ -180,7 +181,7 @@ var doors = map[string]func(t *testing.T, g *gatekeeper){
 		t.Cleanup(func() { _ = srv.Close() })
 		go func() { _ = srv.Serve(g.server.Listener(g.network)) }()
 	},
-	"Handshake": func(t *testing.T, g *gatekeeper) {
+	"Handshake": func(t *testing.T, g *refusingServer) {
 		go func() {
 			for {
 				raw, err := g.network.Accept()
@@ -194,7 +195,7 @@ var doors = map[string]func(t *testing.T, g *gatekeeper){
 }
 
 // connect makes a handshake and reads until the server's end.
-func (g *gatekeeper) connect(t *testing.T, conf *tls.Config) error {
+func (g *refusingServer) connect(t *testing.T, conf *tls.Config) error {
 	t.Helper()
 	raw, err := g.network.Dial(t.Context(), "tcp", "svc")
 	if err != nil {
@@ -212,14 +213,14 @@ func (g *gatekeeper) connect(t *testing.T, conf *tls.Config) error {
 // TestRefusedHandshakes expects that ten refusals are counted by reason and are one line
 // of the log. The next line comes after a minute, with the number of refusals since.
 func TestRefusedHandshakes(t *testing.T) {
-	for door, open := range doors {
-		for name, stranger := range strangers {
+	for way, open := range ways {
+		for name, refusedClient := range refusedClients {
 			for _, proto := range []string{"http/1.1", "h2"} {
-				t.Run(door+" "+name+" "+proto, func(t *testing.T) {
+				t.Run(way+" "+name+" "+proto, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						g := newGatekeeper(t)
+						g := newRefusingServer(t)
 						open(t, g)
-						conf := stranger.client(t, g)
+						conf := refusedClient.client(t, g)
 						if conf.NextProtos == nil {
 							conf.NextProtos = []string{proto}
 						}
@@ -232,10 +233,10 @@ func TestRefusedHandshakes(t *testing.T) {
 						for range 10 {
 							refuse()
 						}
-						g.refusedPeers(t, stranger.reason, 10, "1")
+						g.refusedPeers(t, refusedClient.reason, 10, "1")
 						time.Sleep(time.Minute)
 						refuse()
-						g.refusedPeers(t, stranger.reason, 11, "1", "10")
+						g.refusedPeers(t, refusedClient.reason, 11, "1", "10")
 					})
 				})
 			}
@@ -247,8 +248,8 @@ func TestRefusedHandshakes(t *testing.T) {
 // that a peer that hangs up does not.
 func TestSlowAndSilentPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGatekeeper(t)
-		doors["net/http"](t, g)
+		g := newRefusingServer(t)
+		ways["net/http"](t, g)
 		for range 10 {
 			raw, err := g.network.Dial(t.Context(), "tcp", "svc")
 			if err != nil {
@@ -274,8 +275,8 @@ func TestSlowAndSilentPeers(t *testing.T) {
 // Handler.
 func TestCleartextIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGatekeeper(t)
-		doors["net/http"](t, g)
+		g := newRefusingServer(t)
+		ways["net/http"](t, g)
 		for range 10 {
 			raw, err := g.network.Dial(t.Context(), "tcp", "svc")
 			if err != nil {
@@ -299,8 +300,8 @@ func TestRefusedRequests(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("denied, HTTP/2 %v", h2), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGatekeeper(t)
-				doors["net/http"](t, g)
+				g := newRefusingServer(t)
+				ways["net/http"](t, g)
 				client := open(t, rotation.Static(g.leaf(t, "client", nil)), 0)
 				var transports []*rotation.Transport
 				for range 10 {
@@ -320,9 +321,9 @@ func TestRefusedRequests(t *testing.T) {
 			})
 		})
 	}
-	for name, ask := range map[string]func(g *gatekeeper, cs tls.ConnectionState){
-		"Authorize": func(g *gatekeeper, cs tls.ConnectionState) { _ = g.server.Authorize(cs) },
-		"Handler": func(g *gatekeeper, cs tls.ConnectionState) {
+	for name, ask := range map[string]func(g *refusingServer, cs tls.ConnectionState){
+		"Authorize": func(g *refusingServer, cs tls.ConnectionState) { _ = g.server.Authorize(cs) },
+		"Handler": func(g *refusingServer, cs tls.ConnectionState) {
 			r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/", nil)
 			r.TLS = &cs
 			g.server.Handler(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
@@ -331,7 +332,7 @@ func TestRefusedRequests(t *testing.T) {
 		for _, reason := range []string{"revoked", "denied", "no_certificate"} {
 			t.Run(name+" "+reason, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					g := newGatekeeper(t)
+					g := newRefusingServer(t)
 					m := g.leaf(t, "client", nil)
 					leaf := m.Certificate.Leaf
 					cs := tls.ConnectionState{
@@ -360,13 +361,13 @@ func TestRefusedRequests(t *testing.T) {
 // TestCutConnectionsAreRefusedPeers expects one refusal for each open connection that is
 // cut because of its peer, and none for one that is cut because of its age.
 func TestCutConnectionsAreRefusedPeers(t *testing.T) {
-	for reason, change := range map[string]func(t *testing.T, g *gatekeeper, m rotation.Material){
-		"revoked": func(t *testing.T, g *gatekeeper, m rotation.Material) {
+	for reason, change := range map[string]func(t *testing.T, g *refusingServer, m rotation.Material){
+		"revoked": func(t *testing.T, g *refusingServer, m rotation.Material) {
 			g.src.mustPush(t, taking(g.mine, g.crl(t, -1, m)))
 		},
-		"denied":  func(_ *testing.T, g *gatekeeper, _ rotation.Material) { g.denies.Store(true) },
-		"expired": func(*testing.T, *gatekeeper, rotation.Material) { time.Sleep(2 * time.Hour) },
-		"unknown_issuer": func(t *testing.T, g *gatekeeper, _ rotation.Material) {
+		"denied":  func(_ *testing.T, g *refusingServer, _ rotation.Material) { g.denies.Store(true) },
+		"expired": func(*testing.T, *refusingServer, rotation.Material) { time.Sleep(2 * time.Hour) },
+		"unknown_issuer": func(t *testing.T, g *refusingServer, _ rotation.Material) {
 			m := newCA(t, "successor").leaf(t, "svc", nil)
 			m.Revoked = g.mine.Revoked[:0]
 			time.Sleep(31 * time.Minute) // the list that is in effect may be retired
@@ -375,8 +376,8 @@ func TestCutConnectionsAreRefusedPeers(t *testing.T) {
 	} {
 		t.Run(reason, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGatekeeper(t)
-				doors["Handshake"](t, g)
+				g := newRefusingServer(t)
+				ways["Handshake"](t, g)
 				m := g.leaf(t, "client", nil)
 				gone := make(chan error)
 				for range 10 {

@@ -235,31 +235,35 @@ func TestAuthorizeServer(t *testing.T) {
 	if _, err := get(t, transport(t, client, rotation.TransportOptions{AuthorizeServer: rotation.AllowNames(spiffeID), ServerName: "other"}), addr); err == nil {
 		t.Error("AuthorizeServer takes the place of the name")
 	}
-	mood := newMood(rotation.AllowNames(spiffeID))
-	tr := transport(t, client, rotation.TransportOptions{AuthorizeServer: mood.authorize})
+	changingRules := newChangingRules(rotation.AllowNames(spiffeID))
+	tr := transport(t, client, rotation.TransportOptions{AuthorizeServer: changingRules.authorize})
 	mustGet(t, tr, addr)
 	tr.CloseIdleConnections()
-	if h := mustGet(t, tr, addr); h.Get("Resumed") != "true" || mood.asked.Load() != 2 {
-		t.Errorf("resumed %s, asked %d times", h.Get("Resumed"), mood.asked.Load())
+	if h := mustGet(t, tr, addr); h.Get("Resumed") != "true" || changingRules.asked.Load() != 2 {
+		t.Errorf("resumed %s, asked %d times", h.Get("Resumed"), changingRules.asked.Load())
 	}
-	mood.set(rotation.AllowNames())
+	changingRules.set(rotation.AllowNames())
 	tr.CloseIdleConnections()
 	if _, err := get(t, tr, addr); !errors.Is(err, rotation.ErrPeerDenied) {
 		t.Errorf("a resumed connection to a server that is denied now: %v", err)
 	}
 }
 
-// mood is an Authorizer that changes its mind and counts.
-type mood struct {
+// changingRules is an Authorizer whose rules can be changed. It counts its calls.
+type changingRules struct {
 	now   atomic.Pointer[rotation.Authorizer]
 	asked atomic.Int64
 }
 
-func newMood(a rotation.Authorizer) *mood { m := &mood{}; m.set(a); return m }
+func newChangingRules(a rotation.Authorizer) *changingRules {
+	m := &changingRules{}
+	m.set(a)
+	return m
+}
 
-func (m *mood) set(a rotation.Authorizer) { m.now.Store(&a) }
+func (m *changingRules) set(a rotation.Authorizer) { m.now.Store(&a) }
 
-func (m *mood) authorize(cs tls.ConnectionState) error {
+func (m *changingRules) authorize(cs tls.ConnectionState) error {
 	m.asked.Add(1)
 	return (*m.now.Load())(cs)
 }

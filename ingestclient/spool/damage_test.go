@@ -133,7 +133,7 @@ func TestDamagedLines(t *testing.T) {
 				for i := range lines {
 					for name, damage := range damages {
 						if i == lines-1 && (name == "removed" || name == "zeroed") {
-							continue // what a crash leaves of a line that nobody was told was written
+							continue // a crash may leave that of a line that was not acknowledged
 						}
 						what, round := fmt.Sprintf("line %d %s", i+1, name), fmt.Sprintf("%d-%s-", i, name)
 						b.past(round, again)

@@ -184,7 +184,7 @@ func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 		}, "a.txt stays", "not each element could be asked: https://"},
 		"stored before": {func(b *fixture) {
 			store(b, "a.txt", "one")
-			time.Sleep(2500 * time.Millisecond) // more than clocks are believed to differ
+			time.Sleep(2500 * time.Millisecond) // more than clocks may differ
 			b.drop("a.txt", "one")
 		}, "a.txt stays", "not from the time of the upload"},
 		"stored later": {func(b *fixture) {

@@ -55,7 +55,7 @@ func handshake(m rotation.Material, now func() time.Time) error {
 	}()
 	_, err := client.Write([]byte("x"))
 	if err == nil {
-		_, err = io.ReadFull(client, make([]byte, 1)) // the server's verdict
+		_, err = io.ReadFull(client, make([]byte, 1)) // fails if the server refuses the client
 	}
 	_ = here.Close()
 	return errors.Join(err, <-served)
@@ -107,7 +107,7 @@ func TestDayOfJumps(t *testing.T) {
 				continue
 			}
 			down := minute >= 600 && minute < 620
-			world := w.ca.now() // a clock that was set is for nobody else to judge by
+			world := w.ca.now() // not the clock that was set
 			if err := handshake(w.last(), func() time.Time { return world }); err != nil && !down && world.After(excused) {
 				t.Errorf("minute %d: %v; status %+v", minute, err, src.Status())
 			}

@@ -205,7 +205,7 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 		if st := src.Status(); !strings.Contains(st.TrustError, "by the configured anchor") || len(w.leaves()) != 1 {
 			t.Errorf("a wrong anchor: %+v", st)
 		}
-		// With the right one trust is back, and since nobody there knows our root any more, a token is asked for at once.
+		// With the right fingerprint the authority is trusted again. It does not know our root any more, so a token is used at once.
 		w.cfg.RootFingerprint = certs.Fingerprint(w.ca.bundle()[0])
 		w.setToken(w.ca.token("ingester", "ingester"))
 		stop = w.watch(w.source())

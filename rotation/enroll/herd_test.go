@@ -55,7 +55,7 @@ func TestRenewalPointsAreUniform(t *testing.T) {
 // from its begin.
 type fleet struct {
 	life       time.Duration
-	down, back time.Duration // the authority answers nobody in between
+	down, back time.Duration // the authority does not answer in between
 	random     *rand.Rand
 	retry      func(enroll.Retry) time.Duration
 	queue      events

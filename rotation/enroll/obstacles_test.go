@@ -35,8 +35,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// obstruct puts a directory that is not empty where a file should be: what no
-// process can write over, whoever it runs as.
+// obstruct puts a directory that is not empty in the place of a file. No process can
+// replace it, not even one of root.
 func obstruct(t *testing.T, dir, name string) (remove func()) {
 	t.Helper()
 	path := filepath.Join(dir, name)

@@ -90,7 +90,7 @@ func otherAuthority(t *testing.T, after time.Duration, of string, running bool) 
 		time.Sleep(5 * time.Second)
 		stop = func() { cancel(); ended = <-done }
 	} else {
-		time.Sleep(5 * time.Minute) // the longest step after a verdict
+		time.Sleep(5 * time.Minute) // the longest step after a refusal
 	}
 	stop()
 	given := of == "the new authority" && after > time.Hour

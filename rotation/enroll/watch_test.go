@@ -103,7 +103,7 @@ func TestExpiredEnrolsAgain(t *testing.T) {
 			t.Errorf("expired without a token: want an Error in the log:\n%s", w.log.String())
 		}
 		w.setToken(w.ca.token("ingester", "ingester"))
-		time.Sleep(3*time.Minute + time.Second) // life/20: a verdict, with nothing to enrol by
+		time.Sleep(3*time.Minute + time.Second) // life/20: a refusal, and there is no token
 		if n := len(w.leaves()); n != 2 {
 			t.Errorf("%d certificates after a new token, want 2", n)
 		}

@@ -75,8 +75,8 @@ const (
 // a link: then there is no such wait.
 //
 // If notifications are not available, or a change came without one, the source only
-// polls, and [rotation.Identity.Status] says so. Watch ends with an error only if it finds
-// no good set in its first 2 s.
+// polls, and [rotation.Identity.Status] says so. Watch ends with an error only if the Set is
+// not valid, or if it finds no good set of files in its first 2 s.
 func Source(set Set) rotation.Source { return &source{set: set, notify: newWatcher} }
 
 type source struct {

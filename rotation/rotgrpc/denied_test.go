@@ -45,7 +45,7 @@ func TestDenied(t *testing.T) {
 			if now {
 				server.Reauthorize()
 			}
-			// PermissionDenied over the open connection; Unavailable if that was cut in this instant.
+			// PermissionDenied over the open connection; Unavailable if that is cut already.
 			if _, err := whoami(limit(t), c); status.Code(err) != codes.PermissionDenied && status.Code(err) != codes.Unavailable {
 				t.Errorf("versioned %v: the next call of a refused peer: %v", versioned, err)
 			}
