@@ -11,8 +11,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// entryForm begins every entry, so that a later form can never be mistaken for
-// this one. A change of the fields below is a new form, never an edit.
+// entryForm begins every entry. A change of the fields below needs a new form, so that old
+// entries are still read as they were written.
 const entryForm = "artstore-pki entry 1"
 
 // Entry is what one leaf of the tree says: an event of the record.
@@ -24,9 +24,7 @@ type Entry struct {
 	Serial  string // decimal
 	Rule    string
 	Detail  string
-	// Subject is the digest of the row that the event tells of, zero if there is
-	// none: the row cannot change without the entry.
-	Subject [sha256.Size]byte
+	Subject [sha256.Size]byte // digest of the row that the event tells of; zero if there is none
 }
 
 // Marshal is the one encoding of the entry.
@@ -66,8 +64,7 @@ func ParseEntry(data []byte) (e Entry, err error) {
 	return e, nil
 }
 
-// Fields is a list of values in an encoding that has one reading: each value
-// stands behind its length, so that no value can take over a part of the next.
+// Fields is a list of values, each after its length. So one encoding has one reading.
 type Fields []byte
 
 // NewFields begins a list with the name of its form.
@@ -86,8 +83,7 @@ func (f Fields) Int(n int64) Fields {
 	return binary.BigEndian.AppendUint64(f.length(8), uint64(n)) //nolint:gosec // G115: two's complement, read back the same way
 }
 
-// Texts appends a list: how many, then each. Without the number, one list of two
-// and two lists of one would be the same bytes.
+// Texts appends a list with its length: one list of two and two lists of one differ.
 func (f Fields) Texts(list []string) Fields {
 	f = f.Int(int64(len(list)))
 	for _, s := range list {
@@ -99,7 +95,7 @@ func (f Fields) Texts(list []string) Fields {
 // Digest is the SHA-256 of the list.
 func (f Fields) Digest() [sha256.Size]byte { return sha256.Sum256(f) }
 
-// length panics on what no row can hold: the record's limits are far below.
+// length panics above 2 GiB, which no row can hold.
 func (f Fields) length(n int) Fields {
 	if n > math.MaxInt32 {
 		panic("translog: a field of more than 2 GiB")
@@ -107,8 +103,7 @@ func (f Fields) length(n int) Fields {
 	return binary.BigEndian.AppendUint32(f, uint32(n)) //nolint:gosec // G115: compared above
 }
 
-// reader takes fields off the front. After the first that is not there it gives
-// nothing more; the caller looks once, at the end.
+// reader reads fields in order. After a failure it reads nothing, so short is checked once.
 type reader struct {
 	rest  []byte
 	short bool

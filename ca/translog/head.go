@@ -16,12 +16,10 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// MaxHead is the longest text of a head that is read, in bytes. Ours have some
-// 300; witnesses may add their signatures.
+// MaxHead is the longest head that is read, in bytes. Ours have some 300; witnesses add more.
 const MaxHead = 8 << 10
 
-// Head says what the first Size entries are. It is small and public: whoever
-// keeps one can prove later that the log was changed.
+// Head fixes the first Size entries of a log.
 type Head struct {
 	Origin string // which log; a key has one
 	Size   int64
@@ -34,8 +32,7 @@ func (h Head) String() string { return fmt.Sprintf("%d entries, root %s", h.Size
 
 const timeField = "time "
 
-// text is the signed part (c2sp.org/tlog-checkpoint): origin, size and root in a
-// line each, then extensions, of which ours has one.
+// text is the signed part, as in c2sp.org/tlog-checkpoint, with the time as an extension.
 func (h Head) text() string {
 	out := fmt.Sprintf("%s\n%d\n%s\n", h.Origin, h.Size, base64.StdEncoding.EncodeToString(h.Root[:]))
 	if !h.Time.IsZero() {
@@ -44,8 +41,7 @@ func (h Head) text() string {
 	return out
 }
 
-// ParseHead reads the text of a head without its signatures. It trusts nobody,
-// so its result is good for a look only: [Verifier.Open] checks.
+// ParseHead reads the text of a head. It checks no signature; [Verifier.Open] does.
 func ParseHead(text string) (h Head, err error) {
 	lines := strings.Split(text, "\n")
 	if len(text) > MaxHead || len(lines) < 4 || lines[len(lines)-1] != "" || lines[0] == "" {
@@ -70,7 +66,7 @@ func ParseHead(text string) (h Head, err error) {
 				return Head{}, errors.New("parsing a log head: its time is none (RFC 3339)")
 			}
 			h.Time = h.Time.UTC()
-		} // other extensions are for others: the form says to ignore them
+		} // a reader ignores extensions that it does not know
 	}
 	return h, nil
 }
@@ -81,8 +77,7 @@ type Key struct {
 	private  ed25519.PrivateKey
 }
 
-// NewKey makes the signer of a log. Its origin is derived from the key, so that
-// two logs never share one.
+// NewKey makes the signer of a log. The origin is derived from the key, so two logs differ.
 func NewKey(private ed25519.PrivateKey) (*Key, error) {
 	if len(private) != ed25519.PrivateKeySize { // the methods of a shorter one panic
 		return nil, errors.New("making the log's signer: not an Ed25519 key")
@@ -110,7 +105,7 @@ func (k *Key) Sign(h Head) ([]byte, error) {
 	return out, nil
 }
 
-// noteSigner lends the key to the library without writing it as text.
+// noteSigner is the key for the library, which otherwise takes it as text.
 type noteSigner struct{ key *Key }
 
 func (s noteSigner) Name() string    { return s.key.verifier.note.Name() }
@@ -144,8 +139,7 @@ func (v Verifier) Origin() string { return v.note.Name() }
 // ErrForeign reports a head that this log's key did not sign.
 var ErrForeign = errors.New("not signed by the key of this log")
 
-// Open checks a signed head and reads it. A good text without a good signature
-// of this key is [ErrForeign].
+// Open checks a signed head and reads it. Without a signature of this key it is [ErrForeign].
 func (v Verifier) Open(text []byte) (Head, error) {
 	if len(text) > MaxHead {
 		return Head{}, fmt.Errorf("reading a log head: longer than %d bytes", MaxHead)
@@ -163,15 +157,13 @@ func (v Verifier) Open(text []byte) (Head, error) {
 	if err != nil {
 		return Head{}, err
 	}
-	// A key may sign notes of other kinds one day; a head of ours names its log.
 	if h.Origin != v.Origin() {
 		return Head{}, fmt.Errorf("reading a log head: it is of %.80q: %w", h.Origin, ErrForeign)
 	}
 	return h, nil
 }
 
-// SizeOf reads the size out of a head without checking it, for those who have
-// no key and merely keep the newest; ok is false for what is no head.
+// SizeOf reads the size of a head without checking its signature. ok is false if it is none.
 func SizeOf(text []byte) (size int64, ok bool) {
 	signed, _, found := bytes.Cut(text, []byte("\n\n"))
 	if !found || len(text) > MaxHead {

@@ -11,7 +11,7 @@ type Check struct {
 	Verifier Verifier
 	// Kept are heads of this log that were kept elsewhere, as [Verifier.Open] returned them.
 	Kept []Head
-	// Progress, if set, is called now and then.
+	// Progress, if set, is called after each page of entries.
 	Progress func(done, total int64)
 }
 
@@ -26,7 +26,7 @@ type Finding struct {
 	Text    string    `json:"text"`             // what is wrong with it
 }
 
-// Report is what became of a verification.
+// Report is the result of a verification.
 type Report struct {
 	Head     Head      `json:"-"`
 	Size     int64     `json:"size"`    // entries that the head signs

@@ -9,10 +9,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Tree is the right edge of a Merkle tree: the roots of its complete subtrees,
-// largest first, one for each bit that is set in its size. That is all it takes
-// to grow the tree and to name its root, and it is at most 63 hashes. The zero
-// value is the empty tree.
+// Tree is the right edge of a Merkle tree: the roots of its complete subtrees, largest first,
+// one for each bit of its size. That is enough to append and to compute the root.
 type Tree struct {
 	size int64
 	edge []tlog.Hash
@@ -21,9 +19,8 @@ type Tree struct {
 // Size is the number of entries.
 func (t *Tree) Size() int64 { return t.size }
 
-// Append adds the next leaf. complete, if not nil, hears of every subtree that
-// this makes complete: it holds the entries [n<<level, (n+1)<<level). Level 0 is
-// the leaf itself and is not told.
+// Append adds the next leaf. complete, if not nil, is called for each subtree of level 1 and
+// above that this completes. It holds the entries [n<<level, (n+1)<<level).
 func (t *Tree) Append(leaf tlog.Hash, complete func(level int, n int64, root tlog.Hash)) {
 	root := leaf
 	for level := 0; t.size>>level&1 == 1; level++ {
@@ -38,7 +35,7 @@ func (t *Tree) Append(leaf tlog.Hash, complete func(level int, n int64, root tlo
 	t.size++
 }
 
-// Root is the root of the tree; that of the empty one is the hash of nothing (RFC 6962 §2.1).
+// Root is the root of the tree: of an empty one the hash of no bytes (RFC 6962 §2.1).
 func (t *Tree) Root() tlog.Hash {
 	if t.size == 0 {
 		return sha256.Sum256(nil)
@@ -50,7 +47,7 @@ func (t *Tree) Root() tlog.Hash {
 	return root
 }
 
-// Edge is the tree in bytes, for [ParseTree] with its size.
+// Edge is the edge in bytes, for [ParseTree].
 func (t *Tree) Edge() []byte {
 	out := make([]byte, 0, len(t.edge)*tlog.HashSize)
 	for _, h := range t.edge {
@@ -59,8 +56,7 @@ func (t *Tree) Edge() []byte {
 	return out
 }
 
-// ParseTree makes a tree of the given size from its edge. That it is the edge of
-// a certain tree is for the caller to see: its root is in a signed head.
+// ParseTree makes a tree from its size and edge. The caller compares its root with a head.
 func ParseTree(size int64, edge []byte) (Tree, error) {
 	if size < 0 {
 		return Tree{}, errors.New("parsing the edge of a tree: its size is negative")

@@ -92,7 +92,6 @@ func TestRoomsAreSmall(t *testing.T) {
 // Packages with more comments than mostComments, because the comments are the
 // documentation of a public API that is larger than the code behind it.
 var documented = []string{
-	"ca/translog",      // the arithmetic of RFC 9162, for programs that check a log on their own
 	"httpserver",       // limits and shutdown of a server that users configure
 	"rotation/rotgrpc", // the contract between rotation and gRPC
 }
