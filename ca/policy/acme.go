@@ -15,17 +15,17 @@ import (
 func CheckACMEName(name string) error {
 	addr, notAddr := netip.ParseAddr(name)
 	switch {
-	case strings.Contains(name, "_"): // RFC 8555 §7.1.4 wants host names, RFC 952 has no underscores in them
+	case strings.Contains(name, "_"): // not in the preferred name syntax, which RFC 5280 §4.2.1.6 requires
 		return denial.New(denial.ACME, "%q has an underscore, which no host name has", name)
-	// The authority would ask itself: every program on its machine could prove the name.
+	// The authority would connect to itself, and every program on its machine could prove the name.
 	case name == "localhost" || strings.HasSuffix(name, ".localhost"), notAddr == nil && (addr.IsLoopback() || addr.IsUnspecified()):
 		return denial.New(denial.Loopback, "%q is the machine of the authority", name)
 	}
 	return nil
 }
 
-// Unprovable says which names of profiles with acme: true no order can have. URIs
-// are left out: everybody knows that they are no identifiers of ACME.
+// Unprovable returns a line for each name of a profile with acme: true that no order can
+// have. URIs are left out: ACME has no identifiers for them, so nobody expects it.
 func (r *Rules) Unprovable() (out []string) {
 	for _, service := range slices.Sorted(maps.Keys(r.Services)) {
 		p := r.Services[service]

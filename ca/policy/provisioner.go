@@ -48,9 +48,9 @@ type ACMEOptions struct {
 	Challenges []string `yaml:"challenges,omitempty"`
 	// Resolver is the DNS server that is asked, host:port; empty means the system's.
 	Resolver string `yaml:"resolver,omitempty"`
-	// HTTPPort is where http-01 is answered; 0 means 80, as RFC 8555 has it.
+	// HTTPPort is where http-01 is answered; 0 means 80 (RFC 8555 §8.3).
 	HTTPPort int `yaml:"http_port,omitempty"`
-	// TLSPort is where tls-alpn-01 is answered; 0 means 443, as RFC 8737 has it.
+	// TLSPort is where tls-alpn-01 is answered; 0 means 443 (RFC 8737 §3).
 	TLSPort int `yaml:"tls_port,omitempty"`
 	// Networks are where clients are, such as 10.0.0.0/8: challenges are looked for
 	// there and nowhere else. Empty means everywhere but at addresses of the

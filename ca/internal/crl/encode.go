@@ -19,13 +19,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
-// The standard library makes a list from all of its entries each time: n
-// revocations one by one would make it read, sort and encode n² entries. Here an
-// entry is encoded once, when it comes in, and a new list is those bytes with
-// another head and a signature. A test compares the result with that of the
-// standard library, byte for byte.
+// The standard library encodes all entries of a list each time. For n lists that grow by one
+// entry each, it would encode n² entries. Here an entry is encoded once, and a new list is
+// these bytes with another head and signature.
 
-// entries are those of one issuer's list, encoded.
+// entries are the encoded entries of the list of one issuer.
 type entries struct {
 	der  []byte // RevokedCertificate after RevokedCertificate (RFC 5280 §5.1), oldest first
 	each []entry
@@ -36,7 +34,7 @@ type entry struct {
 	size     int   // bytes in der
 }
 
-// add appends an entry.
+// add encodes and appends an entry. It fails only if the record has no number as a serial.
 func (e *entries) add(l record.RevokedEntry) error {
 	serial, ok := new(big.Int).SetString(l.Serial, 10)
 	if !ok {
@@ -46,7 +44,7 @@ func (e *entries) add(l record.RevokedEntry) error {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1BigInt(serial)
 		addTime(b, l.RevokedAt)
-		if l.Reason == 0 { // "unspecified" is said by saying nothing (RFC 5280 §5.3.1)
+		if l.Reason == 0 { // instead of unspecified there is no reason (RFC 5280 §5.3.1)
 			return
 		}
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -62,8 +60,8 @@ func (e *entries) add(l record.RevokedEntry) error {
 	return nil
 }
 
-// expire drops the entries of certificates that have expired, in place, and
-// reports whether there were any.
+// expire drops the entries of certificates that have expired, in place, and reports whether
+// there were any.
 func (e *entries) expire(now time.Time) bool {
 	der, each, at := e.der[:0], e.each[:0], 0
 	for _, x := range e.each {
@@ -77,8 +75,9 @@ func (e *entries) expire(now time.Time) bool {
 	return gone
 }
 
-// ends is the value of the extension that says until when each entry counts: a peer
-// that missed why an entry left the list can tell that from a record that was lost.
+// ends returns the value of our extension with the end of each certificate. When an entry is
+// missing in a later list, a peer can tell by it that the certificate has expired, and that
+// the authority has not lost the revocation.
 func (e *entries) ends(thisUpdate time.Time) ([]byte, error) {
 	if len(e.each) == 0 {
 		return nil, nil
@@ -90,15 +89,15 @@ func (e *entries) ends(thisUpdate time.Time) ([]byte, error) {
 	return revocation.EncodeEnds(thisUpdate, seconds)
 }
 
-// head is what a list says besides its entries.
+// head has the fields of a list besides its entries.
 type head struct {
 	number     *big.Int
 	thisUpdate time.Time
 	nextUpdate time.Time
 }
 
-// sign makes a CertificateList (RFC 5280 §5.1) and checks its own signature: a
-// key that fails must not take the list that is out there with it.
+// sign makes a CertificateList (RFC 5280 §5.1) and verifies its signature. If the key does not
+// fit the issuer, the caller keeps serving the list before.
 func sign(issuing cacert.Issuer, h head, listed *entries) ([]byte, error) {
 	alg, err := algorithmOf(issuing.Key.Public())
 	if err != nil {
@@ -115,7 +114,7 @@ func sign(issuing cacert.Issuer, h head, listed *entries) ([]byte, error) {
 		b.AddBytes(issuing.Cert.RawSubject)
 		addTime(b, h.thisUpdate)
 		addTime(b, h.nextUpdate)
-		if len(listed.der) > 0 { // an empty list must be absent (§5.1.2.6)
+		if len(listed.der) > 0 { // an empty list must be absent (RFC 5280 §5.1.2.6)
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(listed.der) })
 		}
 		b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
@@ -172,7 +171,7 @@ func algorithmOf(key crypto.PublicKey) (sigAlgorithm, error) {
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, false, crypto.SHA256, x509.ECDSAWithSHA256}, nil
 	case keytype.P384:
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, false, crypto.SHA384, x509.ECDSAWithSHA384}, nil
-	case keytype.Ed25519: // signs the message itself
+	case keytype.Ed25519: // it signs the message, not a digest (RFC 8410 §3)
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 3, 101, 112}, false, 0, x509.PureEd25519}, nil
 	}
 	if _, ok := key.(*rsa.PublicKey); ok {
@@ -190,7 +189,7 @@ func (a sigAlgorithm) add(b *cryptobyte.Builder) {
 	})
 }
 
-// addExtension adds an extension that is not critical; none of a list's is.
+// addExtension adds an extension that is not critical. No extension of our lists is.
 func addExtension(b *cryptobyte.Builder, oid asn1.ObjectIdentifier, value cryptobyte.BuilderContinuation) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(oid)

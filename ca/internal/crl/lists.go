@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	life    = 24 * time.Hour
-	typeCRL = "X509 CRL" // RFC 7468 §7
+	life    = 24 * time.Hour // from thisUpdate to nextUpdate
+	typeCRL = "X509 CRL"     // RFC 7468 §6
 
-	// A list of at most small entries costs less to make than one of the
-	// revocations that it tells of, so it is made for each. A longer one is made
-	// once in pace: the cost of revocation stays linear, and 100 000 revoked
-	// certificates keep a hundredth of a core busy while more are being revoked.
+	// A list of at most small entries costs less to make than one revocation costs to record,
+	// so it is made after each. A longer one is made at most once in pace. The cost of
+	// revoking therefore grows linearly, and a list of 100 000 entries takes a hundredth of a
+	// core while revocations go on.
 	small = 1000
 	pace  = time.Second
 )
@@ -38,7 +38,7 @@ type List struct {
 	upTo    int64             // store.RevocationMark up to which it is complete
 	entries int
 	made    time.Time
-	pem     func() []byte // kept; nil for a list that is short
+	pem     func() []byte // returns the cached PEM; nil for a short list, which is encoded each time
 }
 
 // DER is the list as it was signed. Read only.
@@ -50,10 +50,10 @@ func (c *List) Sum() [sha256.Size]byte { return c.sum }
 // Entries is how many certificates are on it.
 func (c *List) Entries() int { return c.entries }
 
-// Made is when it was signed; zero for the list of a root, which was read.
+// Made is when it was signed; zero for the list of a root, which is read from a file.
 func (c *List) Made() time.Time { return c.made }
 
-// PEM is the list in PEM (RFC 7468 §7). Read only.
+// PEM is the list in PEM (RFC 7468 §6). Read only.
 func (c *List) PEM() []byte {
 	if c.pem != nil {
 		return c.pem()
@@ -69,21 +69,21 @@ func (c *List) replaceableAt() time.Time {
 	return c.made.Add(pace)
 }
 
-// isFresh lists need no other reason to be replaced: halfway to their NextUpdate
-// there is time to notice that a new one cannot be made.
+// isFresh reports whether the list can stay if nothing was revoked. A list is made again after
+// half of its life: if that fails, half of it is left to repair the cause.
 func (c *List) isFresh(now time.Time) bool {
-	return now.Before(c.made.Add(life/2)) && !now.Before(c.made) // a clock that was set back makes it suspect
+	return now.Before(c.made.Add(life/2)) && !now.Before(c.made) // false after the clock was set back
 }
 
 // generator keeps the list of one issuer and makes the next one from it.
 type generator struct {
 	current atomic.Pointer[List]
-	sem     chan struct{} // held to make the next list; a channel, because making does I/O and waiters must be able to leave
+	sem     chan struct{} // full while a list is being made; a channel, so that a wait for it can end early
 
 	// Guarded by sem:
 	entries entries
 	upTo    int64 // up to which entries are complete
-	changed bool  // entries are not those of current
+	changed bool  // entries differ from those of current
 	issuing cacert.Issuer
 }
 
@@ -102,13 +102,13 @@ type Config struct {
 // safe for concurrent use.
 type Lists struct {
 	cfg  Config
-	long atomic.Bool // it was said that the answer is
+	long atomic.Bool // warnOfLength has warned, and the answer is still long
 
 	mu sync.Mutex
 	by map[string]*generator
 }
 
-// New returns lists of which none is made yet.
+// New returns lists. Each is made when it is asked for the first time.
 func New(cfg Config) *Lists { return &Lists{cfg: cfg} }
 
 func (m *Lists) forIssuer(id string) *generator {
@@ -123,7 +123,8 @@ func (m *Lists) forIssuer(id string) *generator {
 	return m.by[id]
 }
 
-// Reset drops all lists with the keys that sign them: after a reload these are read again.
+// Reset drops all lists and the keys that sign them. A reload calls it, because it may have
+// changed the keys.
 func (m *Lists) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -154,7 +155,7 @@ func (m *Lists) Get(ctx context.Context, issuing *x509.Certificate, signer crypt
 		return nil, ctx.Err()
 	}
 	defer func() { <-g.sem }()
-	if serves(time.Now()) { // made while we waited: all who wait share one
+	if serves(time.Now()) { // another caller has made it while this one waited
 		return g.current.Load(), nil
 	}
 	if c := g.current.Load(); c != nil && c.isFresh(time.Now()) && !wallclock.Until(ctx, c.replaceableAt(), nil) {
@@ -163,15 +164,16 @@ func (m *Lists) Get(ctx context.Context, issuing *x509.Certificate, signer crypt
 	return m.next(ctx, g, cacert.Issuer{Cert: issuing, Key: signer})
 }
 
-// next brings the entries up to date and signs, if there is anything new to say.
+// next reads the revocations since the last list, and signs a list if there is a new one or
+// the current one is old.
 func (m *Lists) next(ctx context.Context, g *generator, by cacert.Issuer) (*List, error) {
-	mark, err := m.cfg.Record.RevocationMark(ctx) // anew: what came while we waited is in as well
+	mark, err := m.cfg.Record.RevocationMark(ctx) // read again, so that the list is complete up to now
 	if err != nil {
 		return nil, err
 	}
 	now, old := time.Now(), g.current.Load()
 	if old != nil && now.Before(old.made) {
-		// The clock was ahead, and entries may have been dropped as expired that have not.
+		// The clock was set back. Entries may have been dropped whose certificates are valid.
 		g.entries, g.upTo, g.changed = entries{}, 0, true
 	}
 	fresh, err := m.cfg.Record.RevokedBetween(ctx, record.RevokedRange{Issuer: cacert.KeyID(by.Cert), After: g.upTo, UpTo: mark, Now: now})
@@ -180,14 +182,14 @@ func (m *Lists) next(ctx context.Context, g *generator, by cacert.Issuer) (*List
 	}
 	for _, l := range fresh {
 		if err := g.entries.add(l); err != nil {
-			g.entries, g.upTo, g.changed = entries{}, 0, true // half of them are in
+			g.entries, g.upTo, g.changed = entries{}, 0, true // some were added before the error
 			return nil, err
 		}
 	}
 	g.upTo = mark
 	gone := g.entries.expire(now)
-	g.changed = g.changed || gone || len(fresh) > 0   // until they are signed, which may fail below
-	if old != nil && !g.changed && old.isFresh(now) { // the revocation was under another issuer
+	g.changed = g.changed || gone || len(fresh) > 0   // stays true if signing fails below
+	if old != nil && !g.changed && old.isFresh(now) { // revocations were of other issuers only
 		next := *old
 		next.upTo = mark
 		g.current.Store(&next)
@@ -213,8 +215,8 @@ func (m *Lists) next(ctx context.Context, g *generator, by cacert.Issuer) (*List
 	return made, nil
 }
 
-// warnOfLength says when GET /revoked gets so long that clients may soon not read it
-// any more: once, and again after it was shorter.
+// warnOfLength logs a warning when the answer of GET /revoked is near the length that clients
+// accept. It logs once, and again only after the answer was shorter.
 func (m *Lists) warnOfLength(ctx context.Context) {
 	size := m.Size()
 	if long := size > stepapi.MaxRevoked/2; m.long.Swap(long) || !long {
@@ -248,13 +250,12 @@ func (m *Lists) Age(now time.Time) (age time.Duration) {
 	return age
 }
 
-// AnswerSize is how much of the answer of GET /revoked a list of so many bytes of
-// DER takes, with its issuer: 48 of them are a line of 64 characters and two for
-// its end.
+// AnswerSize returns the bytes that a list of so many bytes of DER takes in the answer of GET
+// /revoked, with its issuer. In PEM, 48 bytes are a line of 64 characters with its end.
 func AnswerSize(der int) int { return (der+47)/48*66 + 2<<10 }
 
-// openSigner finds the key once: for a retired issuer that means to derive a key
-// from the password, which takes a second.
+// openSigner gets the key of a retired issuer and keeps it: decrypting it with the password
+// takes a second.
 func (m *Lists) openSigner(g *generator, by cacert.Issuer) (err error) {
 	if g.issuing.Cert != nil {
 		return nil

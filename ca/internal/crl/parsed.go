@@ -12,9 +12,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 )
 
-// Parsed are the lists of several issuers for a program that verifies by them itself.
-// A list stays when its issuer leaves the configuration, as long as its certificates
-// could verify: without the list they would be good again. Not for concurrent use.
+// Parsed are the lists of several issuers, for the authority's own verification of clients. A
+// list stays when its issuer leaves the configuration, as long as its certificates still
+// verify: without the list the revoked ones would be accepted. Not for concurrent use.
 type Parsed struct {
 	// Spent is how long the last Refresh parsed.
 	Spent time.Duration

@@ -16,10 +16,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// Programs that use OpenSSL check every certificate of a chain once they have a
-// list, so without a list of the root they refuse all certificates. It is made
-// whenever the key of the root is at hand, and is valid as long as the root. It
-// revokes nothing: an intermediate that must go is removed together with its root.
+// Programs such as nginx make OpenSSL check every certificate of a chain once they have a
+// list (X509_V_FLAG_CRL_CHECK_ALL), so without a list of the root they refuse all
+// certificates. This list is made when the key of the root is available, and is valid as long
+// as the root. It is empty: an intermediate that must not be trusted any more is removed
+// together with its root.
 
 func rootPath(dir string, root *x509.Certificate) string {
 	return statedir.Path(dir, "certs/"+certs.Fingerprint(root)+".crl")

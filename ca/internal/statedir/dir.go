@@ -28,7 +28,7 @@ import (
 //
 //	pki.yaml                   configuration
 //	pki.db                     the record, unless pki.yaml names a database
-//	certs/current.json         which roots and intermediates are in use: the truth
+//	certs/current.json         which roots and intermediates are in use; it decides
 //	certs/<fingerprint>.crt    each of them
 //	certs/<fingerprint>.crl    list of a root, empty, for programs that want one
 //	certs/root_ca.crt          copy: bundle of current roots, for people and scripts
@@ -41,8 +41,8 @@ import (
 //	secrets/password           only if init generated it
 //
 // A change of trust writes keys, then certificates, then current.json by one
-// rename. A crash before the rename leaves files that nothing refers to; after
-// it, the change holds. The two copies follow, and Open writes them again.
+// rename. A crash before the rename leaves files that nothing refers to. After the
+// rename the change is in effect. The two copies follow; each start writes them again.
 const (
 	currentFile      = "certs/current.json"
 	rootsFile        = "certs/root_ca.crt"
@@ -58,12 +58,12 @@ var (
 // Dir reads and writes a state directory.
 type Dir struct {
 	Path         string
-	Password     secret.String // of the keys
-	PasswordFile string        // read if Password is empty; empty is the file in secrets/
+	Password     secret.String // decrypts the keys
+	PasswordFile string        // read if Password is empty; "" means secrets/password
 	Plain        bool          // keys are written without encryption
 }
 
-// current is the content of current.json: fingerprints, the one that signs first.
+// current is the content of current.json: fingerprints. The first of each list signs.
 type current struct {
 	Roots         []string `json:"roots"`
 	Intermediates []string `json:"intermediates"`
@@ -71,7 +71,7 @@ type current struct {
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// File is where a file of the directory is.
+// File returns the path of a file in the directory, which is named with slashes.
 func (f Dir) File(name string) string { return Path(f.Path, name) }
 
 // ReadTrust reads the certificates that are in use, the ones that sign first. It
@@ -112,9 +112,8 @@ func (f Dir) ReadTrust() (roots, intermediates []*x509.Certificate, err error) {
 	return roots, intermediates, nil
 }
 
-// Authorities returns all certificates in the directory: the roots of the trust
-// bundle, and every other one, which are intermediates and what a rotation has taken
-// out of use.
+// Authorities returns all certificates in the directory: the roots of the trust bundle, and
+// all others. The others are intermediates, and roots that a rotation has taken out of use.
 func (f Dir) Authorities() (roots, others []*x509.Certificate, err error) {
 	if roots, _, err = f.ReadTrust(); err != nil {
 		return nil, nil, err
@@ -140,7 +139,7 @@ func (f Dir) Authorities() (roots, others []*x509.Certificate, err error) {
 }
 
 func (f Dir) readCert(fp string) (*x509.Certificate, error) {
-	if !fingerprintForm.MatchString(fp) { // it becomes a path
+	if !fingerprintForm.MatchString(fp) { // it becomes part of a path
 		return nil, fmt.Errorf("reading trust %s: %.80q is not a fingerprint", f.File(currentFile), fp)
 	}
 	path := f.File("certs/" + fp + ".crt")
@@ -158,7 +157,8 @@ func (f Dir) readCert(fp string) (*x509.Certificate, error) {
 	return all[0], nil
 }
 
-// WriteTrust commits a change of trust, by one rename.
+// WriteTrust commits a change of trust, by one rename of current.json. The certificates and
+// their keys must be on the disk already ([Dir.WriteIssuer]).
 func (f Dir) WriteTrust(roots, intermediates []*x509.Certificate) error {
 	var cur current
 	for _, c := range roots {
@@ -178,8 +178,8 @@ func (f Dir) WriteTrust(roots, intermediates []*x509.Certificate) error {
 }
 
 // WriteCopies brings the two convenience files in line with current.json. They
-// are for people and other programs: nothing here reads them, so a failure after
-// the commit must not be taken for a failure of the change.
+// are for people and other programs, and the authority does not read them. A caller must
+// not report their failure as a failure of the change, which is committed already.
 func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 	for name, certs := range map[string][]*x509.Certificate{rootsFile: roots, intermediateFile: intermediates[:1]} {
 		data := pemfile.EncodeCertificates(certs)
@@ -193,8 +193,8 @@ func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 	return nil
 }
 
-// WriteIssuer stores a CA certificate and its key, the key first: a certificate
-// without a key would be an issuer that cannot sign.
+// WriteIssuer stores a CA certificate and its key. The key is written first, because a crash
+// after the certificate alone would leave an issuer that cannot sign.
 func (f Dir) WriteIssuer(i cacert.Issuer) error {
 	key, err := f.encodeKey(i.Key)
 	if err != nil {
@@ -213,7 +213,8 @@ func (f Dir) WriteIssuer(i cacert.Issuer) error {
 // KeyPath is where the key of a CA certificate is, by its fingerprint.
 func (f Dir) KeyPath(fp string) string { return f.File("secrets/" + fp + ".key") }
 
-// ReadKey returns the key of a CA certificate. elsewhere is tried when the key is not in secrets/.
+// ReadKey returns the key of a CA certificate. elsewhere is the path of the key if it is not
+// in secrets/; it is root_key of pki.yaml.
 func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
 	path := f.KeyPath(certs.Fingerprint(cert))
 	data, err := os.ReadFile(path)
@@ -250,7 +251,8 @@ func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(block), nil
 }
 
-// decodeKey hides the library's text, which may quote what it read.
+// decodeKey parses and decrypts a key. It does not return the error of the library, whose
+// text may quote the file.
 func (f Dir) decodeKey(data []byte) (crypto.Signer, error) {
 	var opts []pemutil.Options
 	if !isPlain(data) {
@@ -271,8 +273,8 @@ func (f Dir) decodeKey(data []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// KeptPlain reports whether the keys of this directory are not encrypted: later
-// ones are kept as the issuing one is.
+// KeptPlain reports whether the key of the issuing intermediate is not encrypted. Later keys
+// are written in the same way.
 func (f Dir) KeptPlain(issuing *x509.Certificate) (bool, error) {
 	data, err := os.ReadFile(f.KeyPath(certs.Fingerprint(issuing)))
 	if err != nil {
@@ -281,7 +283,7 @@ func (f Dir) KeptPlain(issuing *x509.Certificate) (bool, error) {
 	return isPlain(data), nil
 }
 
-// isPlain tells a key that needs no password.
+// isPlain reports whether a key needs no password.
 func isPlain(data []byte) bool {
 	block, _ := pem.Decode(data)
 	return block != nil && block.Type == "PRIVATE KEY"
@@ -311,7 +313,7 @@ func (f Dir) ReadJWK(provisioner string) (*jose.JSONWebKey, error) {
 }
 
 // ReadJWE returns the encrypted private key of a provisioner in the compact form
-// (RFC 7516 §7.1), which is what clients expect. One that is not encrypted is an error.
+// (RFC 7516 §7.1), which clients expect. A key that is not encrypted is an error.
 func (f Dir) ReadJWE(provisioner string) (string, error) {
 	path := f.JWEPath(provisioner)
 	data, err := os.ReadFile(path)
@@ -345,7 +347,8 @@ func (f Dir) decryptJWE(text string) ([]byte, error) {
 	return plain, nil
 }
 
-// keyPassword falls back to the password that init generated.
+// keyPassword returns the password of the keys: the option, the file, or the password that
+// init generated.
 func (f Dir) keyPassword() (secret.String, error) {
 	if !f.Password.IsZero() {
 		return f.Password, nil

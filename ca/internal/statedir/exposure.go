@@ -11,17 +11,17 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
-// Exposure is what another user than root and the one of this process can read or
-// change of an authority.
+// Exposure is a file or directory of an authority that a user can read or change who is
+// neither root nor the user of this process.
 type Exposure struct {
 	Text  string
-	Owner bool // the directory is that user's own, which may be meant
+	Owner bool // this user owns the directory, which may be intended
 }
 
-// Exposures looks at the directory, at what pki.yaml keeps elsewhere (rootKey and
-// database are its settings), at the password file, and at the directories above
-// each. Root may look at the directory of the user that serve runs as: then that user
-// may own all of it, and is named.
+// Exposures examines the directory, the files that pki.yaml keeps elsewhere (rootKey and
+// database are its settings), the password file, and the directories above each. If root
+// calls it for the directory of the user that serve runs as, this user may own all of it,
+// and is named.
 func (f Dir) Exposures(rootKey, database string) (out []Exposure) {
 	var owners []int
 	if info, err := os.Stat(f.Path); err == nil {
@@ -44,7 +44,7 @@ func (f Dir) Exposures(rootKey, database string) (out []Exposure) {
 	private, _ := filepath.Glob(f.File("secrets/*"))
 	outside := []string{f.PasswordFile, rootKey}
 	if record := Database(f.Path, database); !sqldb.IsURL(record) {
-		private = append(private, record, record+"-wal", record+"-shm") // the last two come and go
+		private = append(private, record, record+"-wal", record+"-shm") // the last two exist while it is open
 		outside = append(outside, record)
 	}
 	for _, p := range append(private, f.PasswordFile, rootKey) {

@@ -15,8 +15,9 @@ import (
 // logKeyFile is the key of the log, PKCS #8, encrypted with the password.
 const logKeyFile = "secrets/log.key"
 
-// OpenLogKey reads the key of the log. It is never made anew beside a record: a
-// new key would begin another history, and hide what a thief has done.
+// OpenLogKey reads the key of the log. If the key is missing, the error says so, and no key is
+// made: with a new key the record would begin another history, and changes from before
+// could not be proved.
 func (f Dir) OpenLogKey() (*translog.Key, error) {
 	data, err := os.ReadFile(f.File(logKeyFile))
 	if err != nil {
@@ -49,9 +50,9 @@ func (f Dir) MakeLogKey() (*translog.Key, error) {
 	return f.publishLogKey(private)
 }
 
-// publishLogKey writes the public half beside the certificates, if it is not
-// there: a crash between the two is healed by the next start. Another public key
-// is never replaced: heads are checked by it.
+// publishLogKey writes the public half beside the certificates, unless it is there. A crash
+// between the two files is repaired by the next start. A different public key is an error
+// and is not replaced, because kept heads are verified by it.
 func (f Dir) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) {
 	key, err := translog.NewKey(private)
 	if err != nil {

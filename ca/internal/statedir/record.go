@@ -13,10 +13,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// The marker is the newest signed head of the log that this directory knows of. It
-// lies beside the keys and not in the record, so that a record that was put back
-// can be told. It is written after the head was committed: a crash leaves it
-// behind the record, never ahead of it.
+// The marker is the newest signed head of the log that this directory knows. It is beside
+// the keys and not in the record, so that an older state of the record can be detected. It
+// is written after the head was committed, so a crash leaves a marker that is older than
+// the record, never a newer one.
 const (
 	MarkerFile    = "certs/log.head"
 	LogPublicFile = "certs/log.pub"
@@ -47,13 +47,14 @@ func ReadMarker(dir string, v translog.Verifier) (head translog.Head, ok bool, e
 		return head, false, fmt.Errorf("reading the marker: %w", err)
 	}
 	if head, err = v.Open(text); err != nil {
-		// Not wrapped: a foreign marker does not make the record another authority's.
+		// Not wrapped: a marker with a wrong signature does not mean that the record is another
+		// authority's, which is what [translog.ErrForeign] would say.
 		return head, false, fmt.Errorf("reading the marker %s: %v", path, err)
 	}
 	return head, true, nil
 }
 
-// WriteMarker replaces the marker with a signed head that is committed.
+// WriteMarker replaces the marker with a signed head, which must be committed already.
 func WriteMarker(dir string, head []byte) error {
 	if err := durable.WriteFile(Path(dir, MarkerFile), head, durable.Public); err != nil {
 		return fmt.Errorf("writing the marker: %w", err)
@@ -61,7 +62,7 @@ func WriteMarker(dir string, head []byte) error {
 	return nil
 }
 
-// RecordError says why an authority does not go on with a record. Err is
+// RecordError says why an authority does not start with a record. Err is
 // [store.ErrNoRecord], [store.ErrNoHead], [store.ErrRolledBack],
 // [translog.ErrForeign], or an error of the marker or of the database.
 type RecordError struct {
@@ -73,7 +74,7 @@ type RecordError struct {
 func (e *RecordError) Error() string {
 	text := e.Err.Error()
 	switch {
-	case errors.Is(e.Err, store.ErrNoRecord): // the store has said where
+	case errors.Is(e.Err, store.ErrNoRecord): // its text names the place
 		return text
 	case errors.Is(e.Err, translog.ErrForeign):
 		text = "it is the record of another authority: its log is not signed by the key in " + LogPublicFile
@@ -83,18 +84,18 @@ func (e *RecordError) Error() string {
 
 func (e *RecordError) Unwrap() error { return e.Err }
 
-// Opened is a record that is this authority's, and holds all that the marker names.
+// Opened is a record of this authority whose log contains the marker.
 type Opened struct {
 	DB     *sqldb.DB
-	Store  *store.Store  // of DB: who closes it closes the database
+	Store  *store.Store  // on DB; closing it closes the database
 	Text   []byte        // the newest signed head of its log
 	Head   translog.Head // the same, opened
 	Marker translog.Head // zero if there is no marker yet
 }
 
-// OpenRecord opens the record of a directory, at the place that the setting
-// database names. Only the record that this authority left is opened; any other
-// is a [RecordError], and nothing is made.
+// OpenRecord opens the record of a directory. setting is database of pki.yaml. A record that
+// is missing, another authority's or older than the marker is a [RecordError], and nothing
+// is made in its place.
 func OpenRecord(ctx context.Context, dir, setting string, v translog.Verifier) (out Opened, err error) {
 	where := Database(dir, setting)
 	if out.Marker, _, err = ReadMarker(dir, v); err != nil {

@@ -11,13 +11,13 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// stagingPrefix begins the names of directories in which a state directory is
-// made. A process that is killed leaves one behind; it is in nobody's way.
+// stagingPrefix begins the names of directories in which a state directory is made. A
+// process that is killed leaves such a directory, which later calls of Begin ignore.
 const stagingPrefix = ".artstore-new-"
 
-// manifestFile is in a staging directory whose entries are being moved into the
-// target: it names them, one a line. What was moved when the process was killed
-// is no content of the target, as long as pki.yaml is not.
+// manifestFile is in a staging directory while its entries are moved into the target, and
+// names them, one in a line. If the process is killed, the next Begin moves them back by
+// this list, unless pki.yaml was moved, which is the last.
 const manifestFile = ".moving"
 
 // Staging is a state directory that is being made, under a name of its own.
@@ -26,14 +26,14 @@ type Staging struct {
 	Dir string
 
 	target    string
-	beside    bool // Dir becomes target by one rename; else its entries move into target
+	beside    bool // Dir becomes target by one rename; otherwise its entries are moved into target
 	published []string
 	rename    func(from, to string) error
 }
 
 // Begin makes a staging directory for target, which must be absent or empty
-// ([durable.ErrNotEmpty]). A target that is there may be a mount point, or in a
-// directory where nothing can be made: then the staging directory is inside it.
+// ([durable.ErrNotEmpty]). An existing target may be a mount point, or be in a directory that
+// is not writable, so the staging directory is inside it then.
 func Begin(target string) (*Staging, error) {
 	target = filepath.Clean(target)
 	s := &Staging{target: target, rename: os.Rename}
@@ -58,8 +58,8 @@ func Begin(target string) (*Staging, error) {
 	return s, nil
 }
 
-// settled reads the target, after it has taken back what a Publish that was killed
-// had moved there.
+// settled returns the entries of the target, after it has moved back the entries of a Publish
+// that was killed.
 func settled(target string) ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(target)
 	if err != nil {
@@ -75,15 +75,15 @@ func settled(target string) ([]fs.DirEntry, error) {
 	return os.ReadDir(target)
 }
 
-// takeBack moves entries of the target back to where they were made, unless the
-// last one was moved as well.
+// takeBack moves entries of the target back into their staging directory, unless all of them
+// were moved, in which case the target is complete.
 func takeBack(staging, target string) error {
 	names, err := os.ReadFile(filepath.Join(staging, manifestFile))
 	if err == nil {
 		_, err = os.Lstat(filepath.Join(staging, ConfigFile))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing was moved, or all
+		return nil // none was moved, or all were
 	}
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func takeBack(staging, target string) error {
 		}
 		back := filepath.Join(staging, name)
 		if _, err := os.Lstat(back); err == nil {
-			continue // it was not moved; what has its name in the target is of somebody else
+			continue // it was not moved, so an entry of this name in the target is not ours
 		}
 		if err := os.Rename(filepath.Join(target, name), back); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -104,7 +104,7 @@ func takeBack(staging, target string) error {
 	return durable.SyncDir(target)
 }
 
-// hasOthers reports entries that no interrupted Begin has left.
+// hasOthers reports whether there are entries other than staging directories.
 func hasOthers(entries []fs.DirEntry) bool {
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), stagingPrefix) {
@@ -114,11 +114,11 @@ func hasOthers(entries []fs.DirEntry) bool {
 	return false
 }
 
-// Publish gives the state directory its name, once all of its files are on the
-// disk. It fails with [durable.ErrNotEmpty] if something came there meanwhile.
+// Publish gives the state directory its name. All its files must be written already. It fails
+// with [durable.ErrNotEmpty] if the target got entries meanwhile.
 func (s *Staging) Publish() error {
 	if err := s.publish(); err != nil {
-		if errors.Is(err, fs.ErrExist) { // ENOTEMPTY is one of them
+		if errors.Is(err, fs.ErrExist) { // ENOTEMPTY is an ErrExist
 			err = fmt.Errorf("%s: %w", s.target, durable.ErrNotEmpty)
 		}
 		return fmt.Errorf("moving the state directory into place: %w", err)
@@ -146,7 +146,7 @@ func (s *Staging) publish() error {
 	if err := durable.WriteFile(manifest, []byte(names.String()), durable.Private); err != nil {
 		return err
 	}
-	// pki.yaml is the last: without it a directory is no authority.
+	// pki.yaml is moved last: without it a directory is no authority.
 	for _, last := range []bool{false, true} {
 		for _, e := range entries {
 			if (e.Name() == ConfigFile) != last {
@@ -165,7 +165,7 @@ func (s *Staging) publish() error {
 	return errors.Join(os.Remove(manifest), os.Remove(s.Dir), durable.SyncDir(s.target))
 }
 
-// Discard takes everything away that was made, also what Publish has moved.
+// Discard removes all that was made, also entries that Publish has moved.
 func (s *Staging) Discard() error {
 	err := os.RemoveAll(s.Dir)
 	for _, path := range s.published {

@@ -1,6 +1,23 @@
-// Package statedir is what issuing and backups both know of a state directory:
-// names of files, where the record is, which secrets anybody could read, and how
-// a new one begins. dir.go has the whole layout.
+// Package statedir reads and writes the state directory of an authority: trust, keys, the key
+// of the log, the marker, and the place of the record. It also makes new directories, and
+// finds files that others can read. dir.go has the whole layout.
+//
+//	f := statedir.Dir{Path: "/srv/pki/ca"}
+//	roots, intermediates, err := f.ReadTrust()
+//	in, err := statedir.OpenRecord(ctx, f.Path, cfg.Database, verifier)
+//
+// A caller must know that current.json decides which certificates are in use. A file that it
+// does not name has no effect, whatever the directory contains.
+//
+// Invariants:
+//
+//   - A directory is an authority only when all its files are on the disk: pki.yaml comes
+//     last (TestStaging, TestPublishKilled).
+//   - A change of trust takes effect by one rename, and stays in effect when the copies for
+//     people cannot be written (TestTrustChangeSurvivesBlockedCopies in ca).
+//   - A record that is missing, older than the marker or another authority's is not opened
+//     (TestOpenRecord, TestOpenRecordOfAnother).
+//   - The key of the log is never made again beside a record (TestLogKeyIsNotReplaced in ca).
 package statedir
 
 import (
@@ -34,8 +51,8 @@ func Database(dir, setting string) string {
 	return Path(dir, setting)
 }
 
-// Encrypted reports whether a secret cannot be read without the password. It knows
-// the forms in which the authority and step encrypt; errors are those of reading.
+// Encrypted reports whether a file with a secret is encrypted, in one of the forms that the
+// authority and step write. The error is that of reading the file.
 func Encrypted(path string) (bool, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -44,9 +61,9 @@ func Encrypted(path string) (bool, error) {
 	return strings.HasSuffix(path, ".jwe") && isJWE(data) || bytes.HasPrefix(data, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----")), nil
 }
 
-// isJWE reports whether data is an encrypted key in one of the two forms of a JWE:
-// compact (RFC 7516 §7.1), as init writes it, or JSON (§7.2), as step does. A key
-// that is not encrypted is JSON as well, and has no ciphertext.
+// isJWE reports whether data is an encrypted key: a JWE in the compact form (RFC 7516 §7.1),
+// which init writes, or in JSON (RFC 7516 §7.2), which step writes. A key that is not
+// encrypted is JSON without a ciphertext.
 func isJWE(data []byte) bool {
 	if bytes.HasPrefix(data, []byte("ey")) { // base64url of {"
 		return true
