@@ -1,5 +1,5 @@
-// Package audit says what expires when, and what is wrong with it: on disk, on
-// the wire, and in the record of the authority.
+// Package audit finds certificates on disk, at servers and in the record of an authority, and
+// reports when they end and what is wrong with them.
 //
 //	out, err := report.New("table", os.Stdout, report.Terminal{})
 //	summary, err := audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{

@@ -57,7 +57,7 @@ type check struct {
 	join func(*inventory) func(*Row) (Severity, string)
 }
 
-// finding returns a finding of the check. The text may contain what a stranger wrote.
+// finding returns a finding of the check. The text may contain text of a stranger.
 func (c *check) finding(severity Severity, text string) Finding {
 	return Finding{Check: c.id, Severity: severity, Text: printable.Clean(text), Remedy: c.remedy, Cites: c.cites, of: c}
 }

@@ -167,7 +167,7 @@ func (r *row) identity() identity {
 	return identity{r.Kind, r.Place, r.Name + "\x00" + r.Document, r.Block}
 }
 
-// where is the identity of the second step: what is left of the same place.
+// where returns the identity for the second step, in which rows are matched by their place.
 func (r *row) where() identity { return identity{kind: r.Kind, place: r.Place} }
 
 // Diff compares two reports. Each row is matched once at most, and in the order of the

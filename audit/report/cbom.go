@@ -73,7 +73,7 @@ func (b *cbomRenderer) algorithm(name string, primitive cdx.CryptoPrimitive) cdx
 }
 
 // quantumLevel returns the security category, 1 to 5, of an algorithm of FIPS 203, 204 or
-// 205. It returns 0 for what a quantum computer breaks, and for what is not known.
+// 205. It returns 0 for algorithms that a quantum computer breaks, and for unknown ones.
 func quantumLevel(name string) int {
 	for _, c := range []struct {
 		part  string

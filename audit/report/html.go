@@ -49,7 +49,7 @@ type htmlRenderer struct {
 	tally   counts
 }
 
-// pageRow is what a page shows of a row. Each text is printable, on one line and
+// pageRow has the texts that a page shows for a row. Each text is printable, on one line and
 // without tabs; More has several lines of them. See Record for why.
 type pageRow struct {
 	State, Left, Ends, Name, More, Place string

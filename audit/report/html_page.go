@@ -19,8 +19,8 @@ const (
 	groupMost  = 100
 )
 
-// pageData is what html/page.gohtml shows. The comments of fields say what is not clear
-// from the template.
+// pageData has the values that html/page.gohtml shows. Fields that are clear from the template
+// have no comment.
 type pageData struct {
 	CSP     string
 	Style   template.CSS
@@ -113,8 +113,8 @@ func (h *htmlRenderer) buildPage(s *audit.Summary) (*pageData, error) {
 	return p, nil
 }
 
-// groups returns the findings by check and severity: those to act on, those to know, and
-// what could not be read. They are ordered by severity, then as the table of checks is.
+// groups returns the findings by check and severity: those to act on, those to know, and the
+// places that could not be read. They are ordered by severity, then by the table of checks.
 func (h *htmlRenderer) groups() (act, infos []group, unread group) {
 	type key struct {
 		check    string
@@ -217,7 +217,7 @@ func (g *group) counts() string {
 	return strings.Join(parts, ", ")
 }
 
-// aboutLines says what was audited. A part that is unknown has no line.
+// aboutLines returns the lines about the audit. An unknown part has no line.
 func aboutLines(a *audit.About) (out []string) {
 	for _, one := range []struct{ label, text string }{
 		{"Host", a.Host}, {"Command", pageList(a.Command, " ")}, {"Targets", pageList(a.Targets, ", ")}, {"Record", a.Record}, {"Trust bundle", a.Bundle},

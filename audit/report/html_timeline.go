@@ -63,7 +63,7 @@ type tick struct {
 	Label string
 }
 
-// lane holds the marks of one state; there is none for a state that nothing has.
+// lane holds the marks of one state. A state without a certificate has no lane.
 type lane struct {
 	Class, Word string
 	Top, Line   int

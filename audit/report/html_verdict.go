@@ -90,7 +90,7 @@ func (t *counts) count(r *audit.Row) {
 // pageHeadline is the top of a page. Class is that of the worst finding, or "nothing" if
 // nothing was found.
 type pageHeadline struct {
-	Class string // of the worst; nothing if there is none
+	Class string // of the worst finding, or "nothing"
 	Title string
 	Rest  []string // sentences
 	Tiles []tile
@@ -128,7 +128,7 @@ func tilesOf(s *audit.Summary) []tile {
 	return out
 }
 
-// clause is a number of things, their name, and what is true of them.
+// clause is a number of things, their name, and a statement about them.
 type clause struct {
 	n               int
 	one, many, text string

@@ -95,7 +95,7 @@ func (p *prometheusRenderer) once(to []byte, metric, labels string) []byte {
 
 // first reports whether a label set is new. Prometheus refuses a whole page that has one
 // series twice. Rows with equal labels, after these were escaped and cut, show the same
-// certificate, so that nothing is lost. The seed is random: nobody can prepare two names
+// certificate, so that nothing is lost. The seed is random, so nobody can prepare two names
 // with one hash.
 func (p *prometheusRenderer) first(metric, labels string) bool {
 	id := maphash.String(p.seed, metric+"\x00"+labels)
@@ -179,8 +179,8 @@ func (p *prometheusRenderer) count(f audit.Finding) {
 	p.findings[at].count++
 }
 
-// metricLabel escapes a text for the value of a label. What is not printable is escaped
-// first, so that the label is also safe where a dashboard shows it.
+// metricLabel escapes a text for the value of a label. Characters that do not print are
+// escaped first, so that the label is also safe in a dashboard.
 func metricLabel(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable.Clean(s))
 }

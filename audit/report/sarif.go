@@ -152,7 +152,7 @@ func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 	s.results++
 	out := sarifResult{
 		Rule: f.Check, Level: sarifLevels[f.Severity], Message: sarifText{shorten(f.Text, maxPhrase)}, Locations: []sarifLocation{sarifLocationOf(r)},
-		// The rule of what could not be read is behind those of the checks.
+		// The rule for places that could not be read follows those of the checks.
 		Index: len(s.checks),
 	}
 	if at := slices.IndexFunc(s.checks, func(c audit.Finding) bool { return c.Check == f.Check }); at >= 0 {
@@ -173,7 +173,7 @@ func sarifLocationOf(r *audit.Row) sarifLocation {
 	address := url.URL{Path: shortenPlace(r.Place)}
 	switch {
 	case r.InRecord():
-		return out // what is in a database has no address
+		return out // a place in a database has no address
 	case r.Kind == audit.KindEndpoint:
 		scheme, host, named := strings.Cut(r.Place, "://")
 		if !named {
@@ -186,7 +186,7 @@ func sarifLocationOf(r *audit.Row) sarifLocation {
 		}
 	}
 	text := address.String()
-	if _, err := url.Parse(text); err == nil && text != "" { // an address that is none has a name only
+	if _, err := url.Parse(text); err == nil && text != "" { // a malformed address has a name only
 		out.Physical = &sarifPhysical{sarifArtifact{text}}
 	}
 	return out

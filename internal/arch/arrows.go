@@ -36,9 +36,9 @@ type Arrow struct {
 	Name     string // of the declaration; of a method or field with its type
 }
 
-// UpShare is what CONTRIBUTING bounds. A low share means that a reader who goes
-// through the files from low to high meets few names that he does not know yet.
-// It is the share of the arrows that lead up, from 0 to 1.
+// UpShare returns the share of the arrows that lead up, from 0 to 1; CONTRIBUTING.md bounds it.
+// With a low share, a reader who goes through the files from low to high meets few names
+// that are explained later.
 func (g Graph) UpShare() float64 {
 	if g.Arrows == 0 {
 		return 0
@@ -100,8 +100,8 @@ func listPackages(ctx context.Context, root string, patterns []string) ([]listed
 	return ours, export, nil
 }
 
-// graph type-checks the package and counts its arrows. An error of the compiler
-// ends it: half a graph would look better than the whole one.
+// graph type-checks the package and counts its arrows. It fails on an error of the compiler,
+// because an incomplete graph would have fewer arrows that lead up.
 func (p listed) graph(export map[string]string) (Graph, error) {
 	fset := token.NewFileSet()
 	files := make([]*ast.File, 0, len(p.files))
@@ -133,8 +133,8 @@ func (p listed) graph(export map[string]string) (Graph, error) {
 	return newGraph(strings.TrimPrefix(p.path, ownPrefix), p.files, arrows), nil
 }
 
-// arrowOf returns the arrow that a use of a declaration is. Local names and
-// those of other packages are none.
+// arrowOf returns the arrow for a use of a declaration. The use of a local name or of a name of
+// another package is no arrow.
 func arrowOf(fset *token.FileSet, pkg *types.Package, id *ast.Ident, used types.Object) (Arrow, bool) {
 	if used.Pkg() != pkg || !used.Pos().IsValid() {
 		return Arrow{}, false
@@ -187,7 +187,7 @@ func orderFiles(files []string, arrows map[Arrow]bool) []string {
 	}
 	order := slices.Clone(files)
 	slices.Sort(order)
-	// Start from what a file uses less what uses it, low first.
+	// Start with the files by the number of arrows from them less those to them, low first.
 	rank := map[string]int{}
 	for pair, n := range weight {
 		rank[pair[0]] += n

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// Finding is a tracked file that holds, or by its name promises, something
-// that must never be in a repository. It never quotes what was found.
+// Finding is a tracked file that holds material that must never be in a repository, or has the
+// name of such a file. It never quotes the material.
 type Finding struct {
 	Path string
 	Line int // 1-based; 0 when the whole file is meant
@@ -30,13 +30,12 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%s:%d: %s", f.Path, f.Line, f.What)
 }
 
-// names are refused whatever they hold: who tracks an empty tls.key today
-// tracks a full one tomorrow.
+// names are refused whatever the files hold, because an empty tls.key that is tracked today may
+// hold a key tomorrow.
 var names = regexp.MustCompile(`(?i)(\.(key|pem|p12|pfx|jks|crt|cer|der|csr|jwk|jwe|env)|(^|/)(id_(rsa|ecdsa|ed25519)|password|\.env|\.netrc))$`)
 
-// patterns ask for a body as well as a marker: code that writes, reads or
-// refuses a format has to name its markers, only material has a body. So this
-// file needs no exception for itself.
+// patterns match a marker with a body. Code that reads, writes or refuses a format contains its
+// markers, and only material has a body. Therefore this file needs no exception.
 var patterns = []struct {
 	what string
 	re   *regexp.Regexp
@@ -48,8 +47,8 @@ var patterns = []struct {
 	{"a password hash (bcrypt)", regexp.MustCompile(`\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}`)},
 }
 
-// gap is what stands between a marker and a body: line ends, real or escaped,
-// indentation, and the quotes and joints of string literals.
+// gap matches the text between a marker and a body: line ends, real or escaped, indentation, and
+// the quotes and plus signs of string literals.
 const gap = "(?:\\\\[nr]|[\\s\"'`+,\\\\])*"
 
 // Scan looks into one file; path is what findings name. It never fails: every

@@ -28,7 +28,8 @@ func Fits(cert *x509.Certificate, key crypto.Signer) bool {
 	return pub.Equal(k)
 }
 
-// Fingerprint is the SHA-256 of the certificate in lower-case hex, as step and openssl print it (without colons).
+// Fingerprint returns the SHA-256 of the certificate in lower-case hex, as step prints it, and
+// openssl with colons.
 func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
@@ -65,7 +66,7 @@ func Pool(all ...*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// Names are all subject alternative names of a certificate, as text.
+// Names returns all subject alternative names of a certificate as text.
 func Names(c *x509.Certificate) []string {
 	names := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
@@ -77,12 +78,12 @@ func Names(c *x509.Certificate) []string {
 	return append(names, c.EmailAddresses...)
 }
 
-// Serial is the serial number as this project shows it everywhere, and as
-// "artstore-pki revoke" takes it: 0x and lower-case hex.
+// Serial returns the serial number as all parts of this project show it, and as
+// "artstore-pki revoke" accepts it: 0x and lower-case hex.
 func Serial(c *x509.Certificate) string { return "0x" + c.SerialNumber.Text(16) }
 
 // HexSerial is [Serial] for a serial in decimal, as the step API carries it;
-// anything else comes back as it is.
+// any other text comes back as it is.
 func HexSerial(decimal string) string {
 	n, ok := new(big.Int).SetString(decimal, 10)
 	if !ok {

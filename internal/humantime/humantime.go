@@ -73,7 +73,7 @@ func longUnit(text string) (d time.Duration, rest string, ok bool) {
 	return time.Duration(n) * unit, text[digits+1:], true
 }
 
-// Format is the shortest text that [Parse] reads back as d: 14d, 1d12h, 36s.
+// Format returns the shortest text that [Parse] reads back as d: 14d, 1d12h, 36s.
 func Format(d time.Duration) string {
 	days, rest := d/Day, d%Day
 	if days <= 0 {

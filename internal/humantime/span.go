@@ -17,7 +17,7 @@ const (
 	day            = 24 * hour
 )
 
-// Between is the time from one moment to another, rounded towards zero; it is
+// Between returns the time from one moment to another, rounded towards zero; it is
 // negative if to comes first.
 func Between(from, to time.Time) Seconds {
 	whole, rest := to.Unix()-from.Unix(), to.Nanosecond()-from.Nanosecond()
@@ -30,10 +30,10 @@ func Between(from, to time.Time) Seconds {
 	return Seconds(whole)
 }
 
-// InSeconds is a duration in whole seconds, rounded towards zero.
+// InSeconds returns a duration in whole seconds, rounded towards zero.
 func InSeconds(d time.Duration) Seconds { return Seconds(d / time.Second) }
 
-// Short is a length of time as people say it, rounded towards zero: in two units at most,
+// Short returns a length of time as people say it, rounded towards zero: in two units at most,
 // and in days alone from ten days on. It has no sign.
 func Short(d Seconds) string {
 	if d < 0 {
@@ -59,5 +59,5 @@ func units(large Seconds, name string, small Seconds, smallName string) string {
 	return fmt.Sprintf("%d%s%d%s", large, name, small, smallName)
 }
 
-// Stamp is a moment for people, in the zone of this machine.
+// Stamp returns a moment for people, in the time zone of this machine.
 func Stamp(t time.Time) string { return t.Local().Format(time.DateTime) }

@@ -17,25 +17,25 @@ const (
 	RenewTo   = 0.70
 )
 
-// MaxGrace is the most time after its end within which a certificate may still be renewed.
+// MaxGrace is the longest time after its end in which a certificate may be renewed.
 const MaxGrace = 72 * time.Hour
 
-// overdueFrom is the share of the life from which a renewal that has not come is
-// a failure to act on: the last one begins at RenewTo, and a tenth of the life is
-// room for its retries.
+// overdueFrom is the share of the life from which a missing renewal is a failure that needs
+// attention: the latest renewal begins at RenewTo, and a tenth of the life is left for its
+// retries.
 const overdueFrom = 0.80
 
 // maxBackdate is how far before its issue a leaf becomes valid, at most: enough for usual clock skew.
 const maxBackdate = time.Minute
 
-// Backdate is how long before its issue a leaf of the given life (issue to
-// NotAfter) becomes valid: min(1 min, life/10).
+// Backdate returns how long before its issue a leaf of the given life (issue to NotAfter)
+// becomes valid: min(1 min, life/10).
 func Backdate(life time.Duration) time.Duration {
 	return max(0, min(maxBackdate, life/10))
 }
 
-// Grace is how long after its end a certificate that lived for life (issue to
-// NotAfter) can still be renewed, unless configured otherwise: a weekend at most.
+// Grace returns how long after its end a certificate with this life (issue to NotAfter) can be
+// renewed, unless configured otherwise: a weekend at most.
 func Grace(life time.Duration) time.Duration {
 	if life > MaxGrace/3 {
 		return MaxGrace
@@ -43,7 +43,7 @@ func Grace(life time.Duration) time.Duration {
 	return max(0, 3*life)
 }
 
-// RenewAt is the moment to renew a certificate that was received at the given
+// RenewAt returns the moment to renew a certificate that was received at the given
 // time. The life counts from receipt, not from NotBefore, because certificates
 // are back-dated. u is a random number in [0, 1). A certificate that is already
 // over is due at its receipt.
@@ -56,7 +56,7 @@ func RenewAt(received, notAfter time.Time, u float64) time.Time {
 	return received.Add(time.Duration(float64(life) * share).Round(time.Millisecond))
 }
 
-// IssuedAt is the moment of issue of a certificate with these dates, if it was
+// IssuedAt returns the moment of issue of a certificate with these dates, if it was
 // back-dated by [Backdate]. For others it is late by a minute or an eleventh of
 // the life at most.
 func IssuedAt(notBefore, notAfter time.Time) time.Time {
@@ -65,14 +65,14 @@ func IssuedAt(notBefore, notAfter time.Time) time.Time {
 	return notBefore.Add(max(0, min(maxBackdate, valid/11)))
 }
 
-// RenewalWindow is when a certificate with these dates renews: at a random
-// moment between the two.
+// RenewalWindow returns the moments between which a certificate with these dates is renewed, at
+// a random point.
 func RenewalWindow(notBefore, notAfter time.Time) (from, to time.Time) {
 	issued := IssuedAt(notBefore, notAfter)
 	return RenewAt(issued, notAfter, 0), RenewAt(issued, notAfter, 1)
 }
 
-// OverdueAt is the moment from which a renewal that has not come is a failure.
+// OverdueAt returns the moment from which a missing renewal is a failure.
 func OverdueAt(notBefore, notAfter time.Time) time.Time {
 	issued := IssuedAt(notBefore, notAfter)
 	return issued.Add(time.Duration(float64(notAfter.Sub(issued)) * overdueFrom))

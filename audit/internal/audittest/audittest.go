@@ -1,5 +1,5 @@
-// Package audittest runs whole audits for the tests of the rooms of package audit,
-// and starts what they look at.
+// Package audittest runs whole audits for the tests of the rooms of package audit, and starts
+// servers for them.
 //
 //	dir := certtest.Write(t, map[string][]byte{"tls.crt": certtest.Encode(leaf)})
 //	r := audittest.Run(t, audittest.Paths(dir))

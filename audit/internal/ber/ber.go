@@ -4,7 +4,7 @@
 // because they do not know the length when they begin.
 //
 // What only a schema could tell stays as it is: the order of sets, default values, and
-// strings in pieces behind an implicit tag. What is DER already comes out unchanged.
+// strings in pieces behind an implicit tag. DER comes out unchanged.
 package ber
 
 import (
@@ -154,7 +154,7 @@ func readHeader(data []byte) (h header, body []byte, err error) {
 		}
 		for _, b := range body[:size] {
 			if h.length = h.length<<8 | int(b); h.length > MaxSize {
-				return h, nil, ErrDamaged // and longer than what there is
+				return h, nil, ErrDamaged // the input is never that long
 			}
 		}
 		body = body[size:]

@@ -64,7 +64,7 @@ func Parse(text string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// parseURL splits SCHEME://HOST[:PORT]; what else the URL has does not matter.
+// parseURL splits SCHEME://HOST[:PORT], and ignores the rest of the URL.
 func parseURL(text string) (host, port string, err error) {
 	name, _, _ := strings.Cut(text, "://")
 	s, known := schemes[strings.ToLower(name)]

@@ -68,7 +68,7 @@ func oddTrust(content []byte, n int) *cert.Oddity {
 	return o
 }
 
-// What is odd in how a text is encoded.
+// Oddities of the encoding of a text.
 const (
 	inUTF16    = "the file is in UTF-16"
 	behindMark = "a byte order mark stands before it"

@@ -24,7 +24,7 @@ var (
 
 // Labels of blocks: those of RFC 7468 §4, and others that programs write.
 const (
-	typeTrusted = "TRUSTED CERTIFICATE" // of openssl x509 -trustout: a certificate, and behind it what it is trusted for
+	typeTrusted = "TRUSTED CERTIFICATE" // of openssl x509 -trustout: a certificate, and behind it its trusted purposes
 	typeCRL     = "X509 CRL"
 	typePKCS12  = "PKCS12"      // of certtool
 	privateKey  = "PRIVATE KEY" // PKCS #8; the labels of all other private keys end with it

@@ -66,7 +66,7 @@ func signedCertificates(data []byte) (certs cryptobyte.String, ok bool) {
 		info.ReadASN1(&content, explicit0) && content.ReadASN1(&signed, der.SEQUENCE) &&
 		signed.ReadASN1Integer(&version) &&
 		signed.ReadASN1(&ignored, der.SET) && // algorithms of digests
-		signed.ReadASN1(&ignored, der.SEQUENCE) && // what was signed
+		signed.ReadASN1(&ignored, der.SEQUENCE) && // the content
 		signed.ReadOptionalASN1(&certs, &some, explicit0)
 	return certs, ok
 }

@@ -250,7 +250,7 @@ func (a algorithm) pbkdf2(p password, length int, on *kdfBudget) ([]byte, error)
 	return pbkdf2.Key(h, p.text, salt, iterations, length)
 }
 
-// derivation is the one of PKCS #12 itself (RFC 7292 appendix B.2).
+// derivation is the key derivation of PKCS #12 itself (RFC 7292 appendix B.2).
 type derivation struct {
 	hash           func() hash.Hash
 	password, salt []byte
@@ -321,7 +321,8 @@ type storeMAC struct {
 	iterations   int
 }
 
-// readMAC returns nil for what is no MacData. The iterations are 1 if they are absent.
+// readMAC reads a MacData (RFC 7292 §4), and returns nil if it is damaged. The iterations are 1
+// if they are absent.
 func readMAC(s cryptobyte.String) *storeMAC {
 	m := &storeMAC{iterations: 1}
 	var info cryptobyte.String

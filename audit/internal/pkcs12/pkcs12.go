@@ -1,5 +1,5 @@
-// Package pkcs12 reads stores of PKCS #12 (RFC 7292). What a hostile file can cost is
-// bounded: the work of each key derivation is taken off a budget before it is done.
+// Package pkcs12 reads stores of PKCS #12 (RFC 7292). The cost of a hostile file is bounded: the
+// work of each key derivation is taken from a budget before it is done.
 //
 // Libraries derive a key with as many iterations as the file says, 2^31 in a file of 77
 // bytes. They refuse a store with two keys, and a certificate that crypto/x509 refuses.
@@ -136,7 +136,7 @@ type reader struct {
 	mac     *storeMAC // nil if there is none
 	account kdfBudget
 	items   []Item
-	opened  bool // a password had to be given for what is read
+	opened  bool // the bags that are read now needed a password
 	keys    int
 	// keyLocked is set if the password did not open a key.
 	keyLocked bool
@@ -211,7 +211,7 @@ func (s *reader) decrypt(safes *cryptobyte.String, p password) (content cryptoby
 	var id asn1.ObjectIdentifier
 	if !readContent(safes, oidEncryptedData, &bytes) || !bytes.ReadASN1(&encrypted, der.SEQUENCE) ||
 		!encrypted.ReadASN1Integer(&version) || !encrypted.ReadASN1(&info, der.SEQUENCE) || !info.ReadASN1ObjectIdentifier(&id) {
-		return nil, errBadStore // or encrypted with a public key, which nobody does
+		return nil, errBadStore // or encrypted with a public key, which no program writes
 	}
 	how, ok := readAlgorithm(&info)
 	if !ok || !readPieces(&info, der.Tag(0).ContextSpecific(), &text) {
@@ -330,7 +330,7 @@ func (s *reader) key(pkcs8 []byte, opened bool) {
 	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
 	signer, ok := key.(crypto.Signer)
 	if err != nil || !ok {
-		s.add(Item{IsKey: true, Err: ErrBadKey}) // what is wrong with it may quote it
+		s.add(Item{IsKey: true, Err: ErrBadKey}) // the error of the parser may quote the key
 		return
 	}
 	s.add(Item{IsKey: true, Key: signer.Public(), Locked: opened, Opened: opened})

@@ -62,7 +62,7 @@ func (c *Cipher) Decrypt(dst, src []byte) {
 			r[i] -= c.k[at] + r[(i+3)%4]&r[(i+2)%4] + ^r[(i+3)%4]&r[(i+1)%4]
 			at--
 		}
-		if round != 5 && round != 11 { // the mashing rounds lie behind the fifth and the eleventh
+		if round != 5 && round != 11 { // a mashing round follows the fifth and the eleventh
 			continue
 		}
 		for i := 3; i >= 0; i-- {

@@ -124,7 +124,7 @@ func (s *stream) full(b []byte) error {
 // (RFC 9846 §7.3). Suites that were not offered are an error.
 func (s *stream) protect(suite uint16, secret []byte) error {
 	if len(s.pending) > 0 {
-		return errMalformed // RFC 9846 §5.1: no message lies across a change of keys
+		return errMalformed // RFC 9846 §5.1: a message must not span a change of keys
 	}
 	keySize := 32
 	if suite == tls.TLS_AES_128_GCM_SHA256 {

@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// run writes the table, and what else there is to say of packages that were named.
+// run writes the table. For packages that were named it writes the arrows that lead up too.
 func run(ctx context.Context, out io.Writer, patterns []string) error {
 	shapes, err := arch.Shapes(".")
 	if err != nil {
