@@ -16,25 +16,25 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-// Limits of what strangers leave behind: anybody can make accounts. The oldest
-// that never got a certificate and has no order under way makes room for the next.
+// Limits of rows, because anybody can make accounts. When there are maxUnproven, the oldest
+// account without a certificate and without a recent order is deleted for the next one.
 const (
 	maxUnproven   = 500 // accounts that never got a certificate
 	maxUnfinished = 20  // orders of one account
 
 	unprovenLife = 7 * 24 * time.Hour  // of an account that never got a certificate
-	provenLife   = 90 * 24 * time.Hour // of one that did, from its last; and of a bound one
-	orderGrace   = time.Hour           // an account with an order younger than this makes no room
+	provenLife   = 90 * 24 * time.Hour // of an account since its last certificate, or of a bound one
+	orderGrace   = time.Hour           // an account with an order younger than this is not deleted
 )
 
-// CreateAccount stores an account under a new id. If the key has one already, by
-// a request at the same moment, that one is returned in acc.
+// CreateAccount stores an account under a new id. If another request has made an account for
+// the key meanwhile, acc becomes that account.
 func (s *Store) CreateAccount(ctx context.Context, acc *acme.Account) error {
 	return s.CreateBoundAccount(ctx, acc, "")
 }
 
-// CreateBoundAccount is CreateAccount for an account that an external account key
-// vouches for. It uses up the key in the same transaction. Errors: [ErrEABGone],
+// CreateBoundAccount is CreateAccount for an account that an external account key binds, if
+// eab is not "". The key is marked as used in the same transaction. Errors: [ErrEABGone],
 // [ErrTooManyAccounts].
 func (s *Store) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab string) error {
 	keyID, jwk, err := encodeKey(acc.Key)
@@ -74,8 +74,8 @@ func (s *Store) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab s
 	return nil
 }
 
-// encodeKey returns the thumbprint of a key and the key alone: what else a client
-// writes into its JWK is not kept.
+// encodeKey returns the thumbprint of a key, and its JWK without any other member that the
+// client has put there.
 func encodeKey(key *jose.JSONWebKey) (id, jwk string, err error) {
 	if id, err = acme.KeyToID(key); err != nil {
 		return "", "", fmt.Errorf("naming a key: %w", err)
@@ -177,8 +177,8 @@ func scanAccount(row sqldb.Scanner, acc *acme.Account) error {
 	return errors.Join(json.Unmarshal([]byte(jwk), acc.Key), json.Unmarshal([]byte(contact), &acc.Contact))
 }
 
-// UpdateAccount changes contacts, or deactivates; there is no way back from that.
-// Orders under way end with their account (RFC 8555 §7.3.6).
+// UpdateAccount changes contacts, or deactivates the account, which cannot be undone. Its
+// pending and ready orders become invalid then (RFC 8555 §7.3.6).
 func (s *Store) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 	contact, err := json.Marshal(acc.Contact)
 	if err != nil {

@@ -42,8 +42,8 @@ func (s *Store) GetAuthorization(ctx context.Context, id string) (*acme.Authoriz
 	return az, nil
 }
 
-// DeactivateAuthorization gives an authorization up (RFC 8555 §7.5.2), and with it
-// the order that it belongs to (§7.1.6). One that has ended stays as it is.
+// DeactivateAuthorization deactivates an authorization (RFC 8555 §7.5.2), and makes its order
+// invalid (RFC 8555 §7.1.6). An authorization that has ended stays as it is.
 func (s *Store) DeactivateAuthorization(ctx context.Context, id string) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ? WHERE id = ? AND status IN (?, ?)`,
@@ -86,18 +86,18 @@ func (s *Store) GetChallenge(ctx context.Context, id, authzID string) (*acme.Cha
 	return ch, nil
 }
 
-// UpdateChallenge keeps the outcome of a pending challenge, and in the same
-// transaction what follows from it (RFC 8555 §7.1.6): the authorization is as its
-// challenge, and the order is ready after its last authorization, or has failed
-// with the first.
+// UpdateChallenge stores the outcome of a pending challenge, and in the same transaction its
+// consequences (RFC 8555 §7.1.6). The authorization gets the status of the challenge. The
+// order becomes ready with the last valid authorization, or invalid with the first invalid
+// one.
 func (s *Store) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	problem, err := problemJSON(ch.Error)
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
 	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
-		// Two challenges of one order may be answered at the same moment, and each must
-		// see the other: the row of the order is locked first.
+		// Two challenges of one order may end at the same moment. Each transaction must see the
+		// other, or neither would make the order ready. So each locks the row of the order first.
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = status WHERE `+orderOf, ch.AuthorizationID); err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func (s *Store) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	return nil
 }
 
-// follow moves authorization and order on after a challenge.
+// follow changes authorization and order after a challenge.
 func follow(ctx context.Context, tx *sqldb.Txn, ch *acme.Challenge, problem string) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ?, problem = ? WHERE id = ? AND status = ?`,
 		ch.Status, problem, ch.AuthorizationID, acme.StatusPending); err != nil {

@@ -12,14 +12,17 @@
 //
 // Invariants:
 //
-//   - There is no state beside the database but keys that never change: an order that
-//     began at one replica goes on at another.
-//   - A status only goes forward (pending, ready, valid or invalid; RFC 8555 §7.1.6),
-//     whatever two requests read before they wrote: an update that comes too late
-//     changes nothing and returns what is there.
-//   - A nonce is good once, at any replica, and one that is unused takes no space.
-//   - An external account key binds one account, and its secret is gone from then on.
-//   - What strangers leave behind is bounded.
+//   - All state is in the database, except for copies of keys that never change: an order
+//     that was made at one replica goes on at another (TestACMERoundTrip).
+//   - A status only goes forward (pending, ready, valid or invalid; RFC 8555 §7.1.6). Of two
+//     requests that read the same status, the later update changes nothing and returns the
+//     status that is stored (TestACMEForwardOnly, TestACMEReadyRace, TestACMEFinishRace).
+//   - A nonce is accepted once, at any replica, and an unused one takes no space
+//     (TestACMENonces).
+//   - An external account key binds one account, and its secret is deleted then
+//     (TestEABOnce, TestEABGone).
+//   - Accounts without a certificate, and orders of one account, are limited in number
+//     (TestACMELimits), and expired rows are deleted (TestACMESweep).
 package acmestore
 
 import (
@@ -29,11 +32,12 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
-// ErrEABGone is an external account key that is unknown, was used, was revoked or has expired.
+// ErrEABGone reports an external account key that is unknown, was used, was revoked or has
+// expired.
 var ErrEABGone = errors.New("the external account key is unknown, used, revoked or expired")
 
-// ErrTooManyAccounts says that all accounts that never got a certificate have an
-// order under way: a new one has to wait.
+// ErrTooManyAccounts reports that there are maxUnproven accounts without a certificate, and
+// that each of them has a recent order, so none is deleted for a new one.
 var ErrTooManyAccounts = errors.New("too many accounts have their first order under way")
 
 // KeyInUseError says that another account has the new key, by its id.

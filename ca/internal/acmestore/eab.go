@@ -17,15 +17,15 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
-// External account keys (RFC 8555 §7.3.4). The operator makes one, hands it to
-// somebody by another way, and the first account that proves it by a MAC is bound
-// to it. The secret lies in the record in clear, since a MAC needs it so, until the
-// key is used or revoked; then it is erased.
+// External account keys (RFC 8555 §7.3.4). The operator makes a key and gives it to somebody
+// outside of ACME. The first account that proves it by a MAC is bound to it. The secret is in
+// the record in cleartext, because verifying a MAC needs it, until the key is used or
+// revoked. Then it is deleted.
 
-const eabSecret = 32 // bytes: as many as the MAC of HS256 has (RFC 2104 §3)
+const eabSecret = 32 // bytes, the length of the MAC of HS256 (RFC 7518 §3.2)
 
-// newEABSecret draws a secret whose base64url form does not begin with a hyphen:
-// certbot would take that for an option, not for the value of one.
+// newEABSecret returns a random secret whose base64url form does not begin with a hyphen,
+// because certbot would take it for an option.
 func newEABSecret() []byte {
 	for {
 		secret := make([]byte, eabSecret)
@@ -36,8 +36,8 @@ func newEABSecret() []byte {
 	}
 }
 
-// NewEABKey stores a key under a new id and returns its secret, which is to be had
-// here and never again. The event that tells of it is in the same transaction.
+// NewEABKey stores a key under a new id and returns its secret. This is the only time that the
+// secret is shown. The event is in the same transaction.
 func (s *Store) NewEABKey(ctx context.Context, caller string, k record.EABKey) (record.EABKey, []byte, error) {
 	k.ID = rand.Text()
 	secret := newEABSecret()
@@ -72,8 +72,8 @@ func (s *Store) EABKeys(ctx context.Context) ([]record.EABKey, error) {
 	return list, nil
 }
 
-// RevokeEABKey ends a key, and what its account may order. One that is unknown or
-// was revoked is [record.ErrNotFound].
+// RevokeEABKey revokes a key. The account that is bound to it can order nothing more. A key
+// that is unknown or was revoked before is [record.ErrNotFound].
 func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Time) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, sqldb.Millis(now), []byte{}, id)
@@ -116,8 +116,7 @@ func (s *Store) Binding(ctx context.Context, account string) (k record.EABKey, o
 	return k, true, nil
 }
 
-// bind uses up a key for the account that is bound now, in the transaction that makes
-// the account.
+// bind marks a key as used by an account, in the transaction that makes the account.
 func bind(ctx context.Context, tx *sqldb.Txn, k record.EABKey) error {
 	for _, change := range []struct {
 		text string
@@ -156,7 +155,7 @@ func eabKey(row sqldb.Scanner, k *record.EABKey) error {
 	return json.Unmarshal([]byte(profiles), &k.Profiles)
 }
 
-// momentOf is the zero time for 0.
+// momentOf returns the time of a column. 0 stands for the zero time.
 func momentOf(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}

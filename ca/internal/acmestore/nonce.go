@@ -15,13 +15,13 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
-// A nonce is its expiry, random bytes and a MAC over both: strangers who ask for
-// a million leave nothing behind. Only those that are used are stored, until they
+// A nonce consists of its expiry, random bytes and a MAC over both, so an unused nonce is not
+// stored: a client that asks for a million adds no row. Used nonces are stored until they
 // expire.
 const (
-	nonceLife   = 15 * time.Minute // longer than the pauses of a client; it asks for another one anyway (RFC 8555 §6.5)
+	nonceLife   = 15 * time.Minute // longer than the pauses of a client, which otherwise gets another one (RFC 8555 §6.5)
 	nonceRandom = 16
-	nonceMAC    = 16 // bytes of HMAC-SHA256: more than enough for minutes
+	nonceMAC    = 16 // bytes of HMAC-SHA256 (RFC 2104 §5 allows half of it)
 	nonceSize   = 8 + nonceRandom + nonceMAC
 
 	nonceKey = "acme-nonce"
@@ -39,15 +39,15 @@ func (s *Store) CreateNonce(ctx context.Context) (acme.Nonce, error) {
 	return acme.Nonce(base64.RawURLEncoding.EncodeToString(append(b, macOf(key, b)...))), nil
 }
 
-// CheckNonce tells whether a nonce is ours and has not expired, without looking
-// whether it was used. It costs no query and stores nothing.
+// CheckNonce checks that a nonce is ours and has not expired, and not whether it was used. It
+// makes no query and stores nothing.
 func (s *Store) CheckNonce(ctx context.Context, nonce acme.Nonce) error {
 	_, err := s.parseNonce(ctx, nonce)
 	return err
 }
 
-// DeleteNonce uses up a nonce. One that is not ours, has expired or was used is a
-// badNonce problem, to which clients answer with another one.
+// DeleteNonce marks a nonce as used. A nonce that is not ours, has expired or was used is a
+// badNonce problem. Clients repeat their request with another nonce then (RFC 8555 §6.5).
 func (s *Store) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
 	expires, err := s.parseNonce(ctx, nonce)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Store) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
 }
 
 func (s *Store) parseNonce(ctx context.Context, nonce acme.Nonce) (expires int64, err error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(string(nonce)) // strict: no second spelling of a used one
+	b, err := base64.RawURLEncoding.Strict().DecodeString(string(nonce)) // strict, so that a used nonce has no second spelling
 	if err != nil || len(b) != nonceSize {
 		return 0, badNonce("it is not one of this server")
 	}
@@ -101,8 +101,7 @@ func macOf(key, data []byte) []byte {
 	return h.Sum(nil)[:nonceMAC]
 }
 
-// secret returns a random key of 32 bytes that all replicas share; the first who
-// asks makes it.
+// secret returns a random key of 32 bytes that all replicas share. The first call makes it.
 func (s *Store) secret(ctx context.Context, name string) ([]byte, error) {
 	if key, ok := s.secrets.Load(name); ok { // it never changes
 		return key.([]byte), nil
@@ -119,6 +118,6 @@ func (s *Store) secret(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", name, err)
 	}
-	s.secrets.Store(name, key) // after the commit: another's might have been first
+	s.secrets.Store(name, key) // after the commit, which may have found the key of another replica
 	return key, nil
 }

@@ -17,7 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
-// sweepLag is how long an order without a certificate stays to be looked at.
+// sweepLag is how long an order without a certificate stays after its end, so that the client
+// can read why it failed.
 const sweepLag = time.Hour
 
 // NewOrder is an order with all that belongs to it. Dates that the client did not
@@ -35,8 +36,8 @@ const (
 )
 
 // AddOrder stores an order, its authorizations and challenges in one
-// transaction, under a new id. The oldest unfinished one of the account makes
-// room if there are too many.
+// transaction, under a new id. If the account has maxUnfinished orders, the oldest
+// unfinished one ends.
 func (s *Store) AddOrder(ctx context.Context, o NewOrder) error {
 	o.ID = rand.Text()
 	identifiers, err := json.Marshal(o.Identifiers)
@@ -99,8 +100,8 @@ type Order struct {
 	Profile string // service that it is for; empty in orders of earlier versions
 }
 
-// Order returns an order, or a malformed problem. One that is past its end and was
-// not finished is invalid, whatever its row says.
+// Order returns an order, or a malformed problem. An unfinished order that has expired is
+// returned as invalid, although its row still has the former status.
 func (s *Store) Order(ctx context.Context, id string) (_ Order, err error) {
 	o := Order{Order: &acme.Order{ID: id}}
 	row := s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
@@ -136,10 +137,10 @@ func orderProblem(detail string) *acme.Error {
 	return &acme.Error{Type: "urn:ietf:params:acme:error:unauthorized", Detail: detail}
 }
 
-// condition selects orders, by one argument.
+// condition is a WHERE clause for orders with one argument.
 type condition struct{ where, arg string }
 
-// endOrders makes the orders invalid that are under way and meet a condition.
+// endOrders makes pending and ready orders invalid that meet a condition.
 func endOrders(ctx context.Context, tx *sqldb.Txn, c condition, why string) error {
 	problem, err := problemJSON(orderProblem(why))
 	if err != nil {
@@ -166,7 +167,8 @@ func notFoundProblem(what, id string, err error) error {
 	return fmt.Errorf("reading %s %s: %w", what, id, err)
 }
 
-// GetOrdersByAccountID lists the orders of an account that can still be worked on (RFC 8555 §7.1.2.1).
+// GetOrdersByAccountID lists the orders of an account that are pending or ready and have not
+// expired (RFC 8555 §7.1.2.1).
 func (s *Store) GetOrdersByAccountID(ctx context.Context, accountID string) ([]string, error) {
 	return s.ids(ctx, `SELECT id FROM acme_orders WHERE account = ? AND status IN (?, ?) AND expires > ? ORDER BY created_at`,
 		accountID, acme.StatusPending, acme.StatusReady, sqldb.Millis(time.Now()))

@@ -8,9 +8,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
-// Sweep forgets used nonces that expired, orders that are over and accounts
-// that nobody used for long. An order with a certificate stays until that ends:
-// it says who may revoke it.
+// Sweep deletes used nonces that have expired, orders that have ended, accounts that were not
+// used for unprovenLife or provenLife, and expired external account keys. An order with a
+// certificate stays until the certificate ends, because it says which account may revoke it.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	return s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		for _, del := range []struct {

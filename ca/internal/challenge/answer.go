@@ -38,7 +38,7 @@ func (t *attempt) http(ctx context.Context, ch Challenge) *problem.Document {
 	if err != nil {
 		return t.refused(HTTP01, host, port, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read as far as it matters
+	defer func() { _ = resp.Body.Close() }() // the rest of the body is not needed
 	if resp.StatusCode != http.StatusOK {
 		more := ""
 		if resp.StatusCode/100 == 3 {
@@ -57,11 +57,11 @@ func (t *attempt) http(ctx context.Context, ch Challenge) *problem.Document {
 	return nil
 }
 
-// tlsALPN makes the handshake of RFC 8737 §3. The certificate is the answer: it is
-// self-signed, so it verifies against nothing, and answers compares what is in it.
-// The handshake is therefore made with an empty pool, and its failure holds the
-// certificate (docs/design/0003). That the server holds its key would prove nothing
-// more: the key is bound to no account, the digest in the certificate is.
+// tlsALPN makes the handshake of RFC 8737 §3. The answer is in the certificate, which is
+// self-signed. So the handshake uses an empty pool and always fails, and the error contains
+// the certificate, which answers then compares (docs/design/0003). Whether the server has
+// the key of the certificate does not matter: anybody can make such a key, and only the
+// digest in the certificate proves the account.
 func (t *attempt) tlsALPN(ctx context.Context, ch Challenge) *problem.Document {
 	host, port := ch.Name, t.v.conf.TLSPort
 	raw, err := t.dial(ctx, "tcp", host, port)
@@ -89,7 +89,7 @@ func (t *attempt) tlsALPN(ctx context.Context, ch Challenge) *problem.Document {
 
 const alpnProtocol = "acme-tls/1"
 
-// tlsReason names an alert, which is a number of RFC 8446 §6 and no text of the server.
+// tlsReason returns our text for an alert (RFC 8446 §6) or for another error of a handshake.
 func tlsReason(err error) string {
 	if text := tlsalert.Text(err); text != "" {
 		return "alert of the server: " + strings.TrimPrefix(text, "tls: ")
@@ -100,7 +100,7 @@ func tlsReason(err error) string {
 	return reason(err)
 }
 
-// serverName is the SNI; an address has its reverse name (RFC 8738 §6).
+// serverName returns the SNI. For an IP address it is the reverse name (RFC 8738 §6).
 func serverName(name string) string {
 	addr, err := netip.ParseAddr(name)
 	if err != nil {
@@ -126,8 +126,8 @@ func reverseName(addr netip.Addr) string {
 // acmeIdentifier is id-pe-acmeIdentifier (RFC 8737 §3).
 var acmeIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
-// answers compares what a server sent with a challenge: exactly the one name, and
-// the digest of the key authorization in a critical extension.
+// answers compares a certificate with a challenge (RFC 8737 §3): it must have exactly the one
+// name, and the digest of the key authorization in a critical extension.
 func answers(protocol string, chain []*x509.Certificate, ch Challenge) *problem.Document {
 	if protocol != alpnProtocol {
 		return problem.New(problem.IncorrectResponse, "the server did not choose the protocol %s", alpnProtocol)

@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 )
 
-// errForbidden is an address that the authority does not ask.
+// errForbidden is an address to which the authority does not connect.
 type errForbidden struct {
 	addr netip.Addr
 	why  string
@@ -21,11 +21,11 @@ type errForbidden struct {
 
 func (e *errForbidden) Error() string { return e.addr.String() + " is " + e.why }
 
-// guard decides which addresses are asked. It looks at the address of a
-// connection, after the name was resolved: a name proves nothing about where it
-// leads, and may lead elsewhere a moment later.
+// guard decides to which addresses the authority connects. It checks the address of each
+// connection after the name was resolved. A check of the name before would not be enough:
+// the next lookup may return another address.
 type guard struct {
-	networks []netip.Prefix // empty: all but the special ones
+	networks []netip.Prefix // empty means all addresses but the special ones
 }
 
 func (g guard) check(addr netip.Addr) error {
@@ -45,8 +45,8 @@ func (g guard) check(addr netip.Addr) error {
 	return nil
 }
 
-// special names what makes an address one of the authority's own machine or link.
-// The metadata service of clouds (169.254.169.254) is link-local.
+// special returns why an address is one of the authority's own machine or link, or "". The
+// metadata service of clouds (169.254.169.254) is link-local.
 func special(a netip.Addr) string {
 	switch {
 	case a.IsLoopback():
@@ -68,7 +68,8 @@ var (
 	compatible = netip.MustParsePrefix("::/96")          // RFC 4291 §2.5.5.1
 )
 
-// embedded is the IPv4 address that an IPv6 address leads to, or the address itself.
+// embedded returns the IPv4 address to which packets for an IPv6 address are translated, or the
+// address itself. Without it, such an IPv6 address would pass for a special IPv4 address.
 func embedded(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap()
 	if addr.Is4() {
@@ -86,9 +87,9 @@ func embedded(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// attempt is one validation. It keeps the last address that was tried, which the
-// problem then names. net/http dials in the background, and goes on with it when the
-// validation has ended.
+// attempt is one validation. It keeps the last address that was tried, for the text of a
+// problem. The field is atomic because net/http dials in another goroutine, which may go on
+// after the validation has ended.
 type attempt struct {
 	v    *Validator
 	last atomic.Pointer[string]
@@ -96,7 +97,7 @@ type attempt struct {
 
 // dial connects to a name at a port.
 func (t *attempt) dial(ctx context.Context, network, host, port string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTime, Resolver: t.v.resolver, FallbackDelay: -1, // one address after the other: last is then the right one
+	d := net.Dialer{Timeout: dialTime, Resolver: t.v.resolver, FallbackDelay: -1, // tries one address after the other, so that last is the one that failed
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			t.last.Store(&address)
 			ap, err := netip.ParseAddrPort(address)
@@ -108,7 +109,7 @@ func (t *attempt) dial(ctx context.Context, network, host, port string) (net.Con
 	return d.DialContext(ctx, network, net.JoinHostPort(host, port))
 }
 
-// at names what was asked: the name, and the address if it got that far.
+// at returns host and port for a problem, with the address if one was tried.
 func (t *attempt) at(host, port string) string {
 	name := net.JoinHostPort(host, port)
 	last := t.last.Load()
@@ -118,8 +119,8 @@ func (t *attempt) at(host, port string) string {
 	return name + " (" + *last + ")"
 }
 
-// refused is the problem of a connection that did not come about. The text is
-// ours: errors of the system are put in words, and nothing else is passed on.
+// refused returns the problem for a connection that failed. It contains no text of an error,
+// which may quote the server.
 func (t *attempt) refused(what, host, port string, err error) *problem.Document {
 	if forbidden, ok := errors.AsType[*errForbidden](err); ok {
 		return problem.New(problem.Connection, "%s: %s leads to %s, which is %s; the authority does not connect there", what, host, forbidden.addr, forbidden.why)
@@ -140,7 +141,7 @@ func dnsReason(err *net.DNSError) string {
 	return "the DNS server answered with an error"
 }
 
-// reason puts an error of a connection in words.
+// reason returns our text for an error of a connection.
 func reason(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {

@@ -1,18 +1,19 @@
-// Package challenge looks whether a challenge of ACME was answered: http-01 and
-// dns-01 (RFC 8555 §8.3, §8.4) and tls-alpn-01 (RFC 8737). It knows no order, no
-// account and no database.
+// Package challenge checks whether a challenge of ACME was answered: http-01
+// (RFC 8555 §8.3), dns-01 (RFC 8555 §8.4) and tls-alpn-01 (RFC 8737 §3). It knows no order,
+// no account and no database.
 //
-//	v := challenge.New(ctx, challenge.Config{HTTPPort: "80", TLSPort: "443"})
+//	v := challenge.New(challenge.Config{HTTPPort: "80", TLSPort: "443"})
 //	err := v.Validate(ctx, challenge.Challenge{Kind: challenge.HTTP01, Name: "web.example", Token: token, KeyAuthorization: keyAuth})
 //
 // Invariants:
-//   - It connects to no address of the authority's own machine or link, whatever a
-//     name resolves to (TestForbiddenAddresses).
-//   - It follows no redirect and uses no proxy.
-//   - A problem has our words, a status code and an address. Nothing that a server
-//     sent is in it, nor in any log (TestNothingOfTheServer).
-//   - At most validationsAtOnce validations run at a time, each for at most
-//     validationTime.
+//   - It connects to no address of the authority's own machine or link, whatever a name
+//     resolves to (TestForbiddenAddresses), unless the configuration names networks
+//     (TestNetworks).
+//   - It follows no redirect (TestNothingOfTheServer) and uses no proxy.
+//   - The text of a problem is ours, with a status code and an address. It contains nothing
+//     that a server sent (TestNothingOfTheServer).
+//   - At most validationsAtOnce validations run at the same time (TestTurns), each for at
+//     most validationTime.
 package challenge
 
 import (
@@ -32,7 +33,7 @@ import (
 const (
 	validationTime    = 10 * time.Second
 	dialTime          = validationTime / 2
-	waitTime          = validationTime // for a turn, when validationsAtOnce are running
+	waitTime          = validationTime // wait for a slot, while validationsAtOnce are running
 	validationsAtOnce = 16             // each holds a request and a connection
 )
 
@@ -81,9 +82,9 @@ func New(conf Config) *Validator {
 	return v
 }
 
-// Validate looks once whether a challenge was answered. It returns nil, or a
-// problem that becomes the error of the challenge. A problem of type rateLimited
-// says that all turns are taken: nothing was looked at, and the client may ask again.
+// Validate checks once whether a challenge was answered. It returns nil, or a problem that
+// becomes the error of the challenge. A problem of type rateLimited means that no slot was
+// free within waitTime: no host was asked, and the client may try again.
 func (v *Validator) Validate(ctx context.Context, ch Challenge) *problem.Document {
 	wait, cancel := context.WithTimeout(ctx, waitTime)
 	defer cancel()
@@ -123,7 +124,7 @@ func (t *attempt) dns(ctx context.Context, ch Challenge) *problem.Document {
 	return nil
 }
 
-// newClient fetches one page: no proxy, no redirect, no second connection.
+// newClient returns a client for one request, without proxy, redirects and keep-alive.
 func (t *attempt) newClient() *http.Client {
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

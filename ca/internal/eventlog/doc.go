@@ -1,7 +1,7 @@
 // Package eventlog keeps the log of a record: an append-only list of its events, with a
 // Merkle tree over them whose head is signed (docs/design/0010-the-log.md). It writes
-// events, gives them their places in the tree, proves what is in it, takes old rows
-// away and verifies what is left. package translog has the arithmetic.
+// events, gives them their places in the tree, makes proofs, deletes old rows and verifies
+// the log. Package translog has the arithmetic.
 //
 //	id, err := eventlog.Append(ctx, tx, event, eventlog.CertificateDigest(&c))
 //	l := eventlog.New(db)

@@ -21,9 +21,9 @@ func isASCII(text string) bool {
 	return true
 }
 
-// isALabel reports whether a label that begins with xn-- is what its own
-// U-label is converted to: two spellings of one label would be two names here
-// and one name there (RFC 5891 §5.4).
+// isALabel reports whether a label that begins with xn-- is the A-label of its own U-label
+// (RFC 5891 §5.4). A label with two spellings would be two names for us and one name for
+// other programs.
 func isALabel(label string) bool {
 	u, err := idna.Lookup.ToUnicode(label)
 	if err != nil || isASCII(u) {
@@ -33,8 +33,8 @@ func isALabel(label string) bool {
 	return err == nil && back == label
 }
 
-// aLabels converts a name for a message, or returns "". It goes label by label,
-// because underscores are not host names for the library.
+// aLabels converts a name for a message, or returns "" if that fails. It converts each label by
+// itself, because the library refuses names with underscores.
 func aLabels(text string) string {
 	if len(text) > maxULabels {
 		return ""

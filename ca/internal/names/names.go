@@ -7,8 +7,8 @@
 //	p, err := names.ParsePattern("**.workers.internal")
 //	p.Match("a.b.workers.internal")       // true
 //
-// Two names are the same if their canonical forms are equal as text, so every
-// list that is compared with another one went through [Canonical] first.
+// Two names are the same if their canonical forms are equal as text. A caller that compares
+// names must have them from [Canonical] or [CanonicalAll].
 package names
 
 import (
@@ -23,9 +23,9 @@ import (
 	"strings"
 )
 
-// dnsName is what we put into a certificate: letters, digits, hyphens,
-// underscores. Underscores are not host names (RFC 952) but ArtStore's container
-// names have them, and every TLS library compares them as text.
+// dnsName is the form of DNS names in certificates: letters, digits, hyphens and underscores.
+// Host names have no underscores (RFC 952), but ArtStore's container names do, and TLS
+// libraries compare them as text.
 var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 
 // dottedDecimal has the form of an IPv4 address. No DNS name has it
@@ -46,11 +46,11 @@ func IsDNS(text string) bool { return dnsName.MatchString(text) }
 // left-most label is "*" and stands for one label (RFC 9525 §6.3).
 func IsWildcard(name string) bool { return strings.HasPrefix(name, wildcard) }
 
-// Canonical gives the one spelling by which names are compared, so that
+// Canonical returns the one spelling by which names are compared, so that
 // "::1" and "0:0:0:0:0:0:0:1", or "Ingester" and "ingester", are one name.
-// An internationalised name is written in its A-label form; the error for
-// another spelling says which that is, because letters that look alike would
-// otherwise be taken for others unseen.
+// An internationalised name must be in its A-label form. The error for another spelling
+// contains the A-label form and does not use it, because a name with similar letters of
+// another script would be accepted unnoticed otherwise.
 func Canonical(text string) (string, error) {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		return addr.Unmap().String(), nil
@@ -96,7 +96,8 @@ func canonicalDNS(text string) (string, error) {
 	return name, nil
 }
 
-// endsInDigit spares most names the second regular expression: each issue pays for it.
+// endsInDigit reports whether dottedDecimal can match at all. It is faster than the regular
+// expression, which runs for each name of each issuance otherwise.
 func endsInDigit(name string) bool { last := name[len(name)-1]; return '0' <= last && last <= '9' }
 
 // canonicalURI takes URIs with a host, and nothing after the path. Scheme and
@@ -119,7 +120,8 @@ func canonicalURI(text string) (string, error) {
 	return u.String(), nil
 }
 
-// CanonicalAll sorts and drops duplicates: two lists are the same set if they are equal.
+// CanonicalAll returns the canonical names, sorted and without duplicates, so that two lists
+// with the same names are equal.
 func CanonicalAll(list []string) ([]string, error) {
 	out := make([]string, 0, len(list))
 	for _, n := range list {
@@ -133,7 +135,7 @@ func CanonicalAll(list []string) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// Set puts each name where its kind belongs (RFC 5280 §4.2.1.6).
+// Set puts each name into the field of its kind (RFC 5280 §4.2.1.6).
 func Set(t *x509.Certificate, list []string) error {
 	for _, n := range list {
 		if ip := net.ParseIP(n); ip != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Claim is what certificates of one owner may be good for. Names are canonical
-// and may be wildcards.
+// Claim is the names, wildcards and patterns for which one owner may have certificates. Names
+// are canonical.
 type Claim struct {
 	Owner    string
 	Names    []string
@@ -21,10 +21,9 @@ type Overlap struct {
 	Other, With string
 }
 
-// Overlaps returns the first overlap of each pair of owners, at most limit. Two
-// owners that list the same name are none: that is said in so many words in the
-// configuration. It looks up each claim's ancestors in an index, so its time
-// grows with the number of claims and not with its square.
+// Overlaps returns the first overlap of each pair of owners, at most limit. Two owners that
+// list the same name are no overlap, because the configuration says so explicitly. It looks
+// up the ancestors of each claim in an index, so its time is linear in the number of claims.
 func Overlaps(claims []Claim, limit int) (out []Overlap) {
 	all, index := spans(claims)
 	seen := make(map[[2]string]bool)
@@ -45,8 +44,8 @@ func Overlaps(claims []Claim, limit int) (out []Overlap) {
 	return out
 }
 
-// span is a name or pattern as a path from general to special: labels of a DNS
-// name from the right, bits of an address, segments of a URI.
+// span is a name or pattern as a path from the general to the special step: labels of a DNS
+// name from the right, bits of an address, or segments of a URI.
 type span struct {
 	owner, text string
 	key         string
@@ -61,7 +60,7 @@ const (
 	nothing rest = iota // a single name
 	oneStep
 	someSteps
-	anySteps // a network: its path is of bits
+	anySteps // a network, whose steps are bits
 )
 
 // meets reports whether a pattern has a name in common with a span below it.
@@ -127,7 +126,7 @@ func patternSpan(owner string, p Pattern) span {
 	return path(owner, p.text, labels(p.base), rest)
 }
 
-// path joins steps with a byte that is in none of them.
+// path joins steps with a byte that no step contains.
 func path(owner, text string, steps []string, rest rest) span {
 	var key strings.Builder
 	ends := make([]int, len(steps))

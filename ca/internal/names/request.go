@@ -13,9 +13,9 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// crypto/x509 reads of a request what it has fields for, and drops the rest without
-// a word: names of other kinds, attributes that do not parse, extensions in a second
-// value of an attribute. So the request is walked here as it was signed.
+// crypto/x509 parses the parts of a request for which it has fields, and ignores the others:
+// names of other kinds, attributes that do not parse, extensions in a second value of an
+// attribute. So this file reads the signed bytes of the request again.
 //
 // What a request asks for is issued, refused, or ignored on purpose:
 //
@@ -41,8 +41,8 @@ var (
 )
 
 // OfRequest returns all names of a request, which [x509.ParseCertificateRequest] has
-// parsed. It is an error if the request asks for something that would silently fall
-// away.
+// parsed. It is an error if the request asks for something that the certificate would
+// silently lack.
 func OfRequest(csr *x509.CertificateRequest) ([]string, error) {
 	extensions, err := requested(csr)
 	if err != nil {
@@ -62,8 +62,7 @@ func OfRequest(csr *x509.CertificateRequest) ([]string, error) {
 	return CanonicalAll(list)
 }
 
-// requested walks the attributes of a request (RFC 2986 §4.1) and returns the
-// extensions in them.
+// requested returns the extensions in the attributes of a request (RFC 2986 §4.1).
 func requested(csr *x509.CertificateRequest) (found []pkix.Extension, err error) {
 	der := cryptobyte.String(csr.RawTBSCertificateRequest)
 	var info, attributes cryptobyte.String
@@ -105,7 +104,7 @@ func requested(csr *x509.CertificateRequest) (found []pkix.Extension, err error)
 	return found, nil
 }
 
-// elements reports whether a SET has some, and each is whole.
+// elements reports whether a SET has at least one element, and all elements are complete.
 func elements(set cryptobyte.String) bool {
 	some := !set.Empty()
 	for !set.Empty() {
@@ -117,7 +116,7 @@ func elements(set cryptobyte.String) bool {
 	return some
 }
 
-// extensions reads what is in a SEQUENCE of Extension (RFC 5280 §4.1).
+// extensions parses the content of a SEQUENCE OF Extension (RFC 5280 §4.1).
 func extensions(list cryptobyte.String) (found []pkix.Extension, err error) {
 	for !list.Empty() {
 		var e pkix.Extension
@@ -183,9 +182,9 @@ func generalNames(value []byte) ([]string, error) {
 	return out, nil
 }
 
-// generalName returns the text of one name. The text has the form of its kind, since
-// the kind in the certificate follows from it: a dNSName of 10.0.0.1 would become an
-// iPAddress.
+// generalName returns the text of one name. It refuses a text that has the form of another
+// kind, because Set derives the kind from the text: a dNSName 10.0.0.1 would become an
+// iPAddress in the certificate.
 func generalName(n asn1.RawValue) (string, error) {
 	if n.Class != asn1.ClassContextSpecific || n.IsCompound {
 		return "", errSubjectAltName
@@ -214,8 +213,8 @@ func generalName(n asn1.RawValue) (string, error) {
 	return "", errSubjectAltName
 }
 
-// CommonNames returns all common names in the subject of a request. crypto/x509 has
-// a field for the last one.
+// CommonNames returns all common names in the subject of a request. The field of crypto/x509
+// has only the last one.
 func CommonNames(csr *x509.CertificateRequest) (list []string, err error) {
 	for _, a := range csr.Subject.Names {
 		if !a.Type.Equal(oidCommonName) {
