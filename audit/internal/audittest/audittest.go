@@ -26,6 +26,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func Serve(t *testing.T, config *tls.Config) (address string) {
 // connection, in a goroutine of its own, and closes the connection afterwards.
 func Accept(t *testing.T, handle func(net.Conn)) (address string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	certtest.Must(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
@@ -296,7 +297,7 @@ func States(t testing.TB, r *Report, dir string) map[string]string {
 			place = rel
 		}
 		if row.Block > 1 {
-			place += "#" + string(rune('0'+row.Block))
+			place += "#" + strconv.Itoa(row.Block)
 		}
 		text := row.State
 		for _, f := range row.Findings {

@@ -163,7 +163,7 @@ func Write(t testing.TB, files map[string][]byte) string {
 	for name, data := range files {
 		path := filepath.Join(dir, name)
 		Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		Must(t, os.WriteFile(path, data, 0o600))
+		Must(t, os.WriteFile(path, data, 0o600)) //nolint:forbidigo // a file of a test need not survive a crash
 	}
 	return dir
 }
