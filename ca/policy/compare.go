@@ -13,11 +13,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// Deviations says in words where a certificate differs from what its service
-// would get now: names, usages, kind of key, length of life. None means that
-// issuing again would change nothing but key and dates. chain is leaf first; an
-// issuer in it explains a life that was cut short. A service without a profile
-// is an error.
+// Deviations returns the differences between a certificate and the one that its service would
+// get now, in words: names, usages, kind of key, length of life. If there is none, issuing
+// again would change only key and dates. chain is leaf first. With the issuer in it, a life
+// that ends with the issuer is no difference. A service without a profile is an error.
 func (c Config) Deviations(service string, chain []*x509.Certificate) ([]string, error) {
 	r, err := c.Parse()
 	if err != nil {
@@ -52,8 +51,8 @@ func (p *Service) deviations(chain []*x509.Certificate) (out []string) {
 	return out
 }
 
-// lifetimeMatches compares the life with the profile's default, at the resolution of
-// X.509. One that was cut to its issuer's dates is as long as it can be.
+// lifetimeMatches compares the life with the profile's default, in whole seconds. A life that
+// was shortened to the dates of its issuer matches.
 func (p *Service) lifetimeMatches(chain []*x509.Certificate) bool {
 	leaf := chain[0]
 	if len(chain) > 1 && (leaf.NotAfter.Equal(chain[1].NotAfter) || leaf.NotBefore.Equal(chain[1].NotBefore)) {

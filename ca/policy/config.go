@@ -117,7 +117,7 @@ type Lifetimes struct {
 	Grace *time.Duration `yaml:"grace,omitempty"`
 }
 
-// Bounds and defaults of what a configuration says.
+// Bounds and defaults of values in a configuration.
 const (
 	maxConfig       = 1 << 20
 	DefaultLifetime = 24 * time.Hour
@@ -128,7 +128,7 @@ const (
 )
 
 // Load reads and checks pki.yaml in a state directory. Unknown keys are
-// errors that name line and key; an error tells everything that is wrong.
+// errors that name line and key. One error lists all faults of the file.
 func Load(dir string) (Config, error) {
 	path := statedir.Path(dir, statedir.ConfigFile)
 	data, err := os.ReadFile(path)
@@ -143,7 +143,7 @@ func Load(dir string) (Config, error) {
 }
 
 // Decode sets c to a pki.yaml that is in no state directory yet, and checks it as
-// [Load] does. After an error c is what it was.
+// [Load] does. An error leaves c unchanged.
 func (c *Config) Decode(data []byte) error {
 	parsed, err := parseConfig(data)
 	if err == nil {
@@ -200,7 +200,7 @@ type Rules struct {
 	provisioners
 }
 
-// problems collects what is wrong, so that one run shows all of it.
+// problems collects faults, so that one error lists all of them.
 type problems []string
 
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
@@ -212,12 +212,11 @@ func (p problems) err() error {
 	return errors.New(strings.Join(p, "; "))
 }
 
-// Parse returns the valid form of the configuration, or one error with everything that
-// is wrong.
+// Parse returns the valid form of the configuration, or one error that lists all faults.
 func (c Config) Parse() (*Rules, error) {
 	var bad problems
 	r := &Rules{Services: make(map[string]*Service, len(c.Profiles))}
-	if strings.TrimSpace(c.Name) == "" || len(c.Name) > 48 { // RFC 5280 ub-common-name is 64, and a suffix follows
+	if strings.TrimSpace(c.Name) == "" || len(c.Name) > 48 { // ub-common-name is 64 (RFC 5280 appendix A.1), and a suffix follows
 		bad.add("name: want 1 to 48 characters")
 	}
 	for key, addr := range map[string]string{"address": c.Address, "metrics": c.Metrics, "crl_address": c.CRLAddress} {
@@ -256,7 +255,7 @@ func (c Config) Parse() (*Rules, error) {
 }
 
 // checkAddress wants host:port with a port that exists. A name of /etc/services
-// is none here: what it means depends on the machine.
+// is refused, because its number depends on the machine.
 func checkAddress(bad *problems, key, addr string) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -303,8 +302,8 @@ func (l Lifetimes) validate(bad *problems, at string) {
 	}
 }
 
-// CheckReload refuses next if it changes what is opened once, at start. A listener that
-// moves would need its old socket until the new one is there, and new certificates
+// CheckReload refuses next if it changes a setting that is used at start only. A reload would
+// have to keep the old socket of a listener until the new one is open, and certificates
 // would name a crl_url where nothing answers yet.
 func (c Config) CheckReload(next Config) error {
 	var bad problems
@@ -342,8 +341,8 @@ var ErrURI = errors.New("it is a URI, and only files are supported")
 // uri begins with a scheme (RFC 3986 §3.1); one letter is a drive of Windows.
 var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
 
-// CheckFile refuses a path that was meant as a URI: a file of that name would be
-// taken for a key in hardware.
+// CheckFile returns [ErrURI] for a URI. Smallstep's libraries would take it for a key in
+// hardware.
 func CheckFile(path string) error {
 	if uri.MatchString(path) {
 		return fmt.Errorf("%.80q: %w", path, ErrURI)

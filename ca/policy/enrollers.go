@@ -7,8 +7,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 )
 
-// parseEnrollers keeps an enroller from enrolling one: a stolen certificate of the
-// first would live on in a lineage that no operator would think of revoking.
+// parseEnrollers refuses an enroller that may enrol another enroller. Somebody with a stolen
+// certificate of the first could get certificates of the second, in a lineage that remains
+// when the first is revoked.
 func parseEnrollers(list map[string][]string, profiles map[string]*Service, bad *problems) map[string][]string {
 	for _, service := range slices.Sorted(maps.Keys(list)) {
 		at := "enrollers." + service

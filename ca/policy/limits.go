@@ -5,7 +5,7 @@ import (
 )
 
 // Limits say how often one address, and one service by its client certificate,
-// may ask. They are looked at before anything of a request is parsed.
+// may send a request. They are applied before a request is parsed.
 type Limits struct {
 	PerAddress *Rate `yaml:"per_address,omitempty"` // absent: 1000 a second, 2000 at once; IPv6 by /64
 	PerService *Rate `yaml:"per_service,omitempty"` // absent: 200 a second, 1000 at once

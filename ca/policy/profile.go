@@ -96,9 +96,9 @@ func (p *Service) Grace(life time.Duration) time.Duration {
 	return lifetime.Grace(life)
 }
 
-// parseNames reads what a certificate of the profile may be for. A wildcard has a
-// key of its own, so that nobody gets a certificate for all names below a suffix
-// by an asterisk that was meant as a pattern.
+// parseNames reads names, patterns and wildcards of a profile. Wildcards have a key of their
+// own. Otherwise an asterisk that was meant as a pattern would allow certificates for all
+// names below a suffix.
 func (p Profile) parseNames(at string, out *Service, bad *problems) {
 	if len(p.Names)+len(p.Patterns)+len(p.Wildcards) == 0 {
 		bad.add("%s: want at least one name", at)
@@ -135,7 +135,8 @@ func (p Profile) parseNames(at string, out *Service, bad *problems) {
 	}
 }
 
-// Allows returns why not, with the rule that decides, or nil.
+// Allows returns nil if the profile has all the canonical names and the kind of key, or else a
+// denial that names the rule. A nil key is not checked.
 func (p *Service) Allows(asked []string, key crypto.PublicKey) error {
 	if len(asked) == 0 {
 		return denial.New(denial.Names, "no name asked for")
@@ -145,7 +146,7 @@ func (p *Service) Allows(asked []string, key crypto.PublicKey) error {
 			return denial.New(denial.Names, "%q is not a name of service %s (%s)", n, p.Name, p.keysFor(n))
 		}
 	}
-	if key == nil { // a token is made before the key
+	if key == nil { // the service makes its key after the token
 		return nil
 	}
 	kind := keytype.Of(key)
@@ -170,7 +171,7 @@ func (p *Service) coversByWildcard(name string) bool {
 	return ok && slices.Contains(p.wildcards, "*."+suffix)
 }
 
-// keysFor says where in pki.yaml a name would have to be.
+// keysFor returns the keys of pki.yaml under which a name could be allowed.
 func (p *Service) keysFor(name string) string {
 	at := "profiles." + p.Name
 	switch {
@@ -184,7 +185,7 @@ func (p *Service) keysFor(name string) string {
 
 // IsOwnHost reports whether a host is one of dns_names.
 func (r *Rules) IsOwnHost(host string) bool {
-	if slices.Contains(r.Own.Names, host) { // mostly; they are canonical
+	if slices.Contains(r.Own.Names, host) { // usually the host is canonical already
 		return true
 	}
 	name, err := names.Canonical(host)
@@ -201,11 +202,11 @@ func (r *Rules) Allowing(asked []string) (out []*Service) {
 	return out
 }
 
-const maxOverlaps = 20 // that are warned of; the first ones are enough to find the cause
+const maxOverlaps = 20 // warnings; the first ones are enough to find the cause
 
-// Overlaps says which profiles have names in common through a pattern or a
-// wildcard. What two profiles list by name is meant so, as localhost is; a pattern
-// can take in a name that somebody adds to another profile a year later.
+// Overlaps returns a line for each two profiles that have names in common through a pattern or
+// a wildcard. A name that two profiles list is intended, such as localhost. But a pattern may
+// cover a name that somebody adds to another profile a year later.
 func (r *Rules) Overlaps() (out []string) {
 	var claims []names.Claim
 	for _, service := range slices.Sorted(maps.Keys(r.Services)) {
@@ -221,9 +222,9 @@ func (r *Rules) Overlaps() (out []string) {
 const (
 	defaultMaxLive = 10_000
 
-	// defaultMaxLineage is met by a loop or a thief only. A service that renews at two
-	// thirds of the life has two live certificates; instances that share a copy of one
-	// certificate, and renew it each for itself, have 1.6 each.
+	// defaultMaxLineage is reached only by a loop or a thief. A service that renews at two
+	// thirds of the life has two live certificates. Instances that share a copy of one
+	// certificate, and each renew it, have 1.6 each.
 	defaultMaxLineage = 50
 	// mostMaxLineage bounds what each renewal counts, and what a revocation of the
 	// lineage writes in one transaction.
@@ -240,9 +241,9 @@ func (p Profile) parseMaxLineage(at string, bad *problems) int {
 	return p.MaxLivePerLineage
 }
 
-// NamesUntil is how long names count as proven that were proven at a moment, for a
-// certificate until end. A name can move to another machine; lifetime.max says how
-// long that may go unseen.
+// NamesUntil returns how long names count as proven, which were proven for a certificate that
+// ends at end. A name can move to another machine, and lifetime.max bounds how long the
+// former machine can still renew.
 func (p *Service) NamesUntil(proven, end time.Time) time.Time {
 	if until := proven.Add(p.Lifetimes.Max).Truncate(time.Second); until.After(end) {
 		return until

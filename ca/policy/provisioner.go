@@ -52,10 +52,10 @@ type ACMEOptions struct {
 	HTTPPort int `yaml:"http_port,omitempty"`
 	// TLSPort is where tls-alpn-01 is answered; 0 means 443 (RFC 8737 §3).
 	TLSPort int `yaml:"tls_port,omitempty"`
-	// Networks are where clients are, such as 10.0.0.0/8: challenges are looked for
-	// there and nowhere else. Empty means everywhere but at addresses of the
+	// Networks are those of the clients, such as 10.0.0.0/8. The authority connects to no
+	// other address for a challenge. Empty means all addresses but those of the
 	// authority's own machine and link (loopback, link-local, unspecified, multicast).
-	// 127.0.0.0/8 here is for development: whoever shares the machine proves anything.
+	// 127.0.0.0/8 is for development: each program on the machine can prove any name then.
 	Networks []string `yaml:"networks,omitempty"`
 	// RequireEAB makes new accounts show a key from the operator (RFC 8555 §7.3.4).
 	RequireEAB bool `yaml:"require_eab,omitempty"`
@@ -189,13 +189,12 @@ func parseProvisioners(list []Provisioner, profiles map[string]*Service, bad *pr
 	return out
 }
 
-// checkShared finds two provisioners with one key and different profiles: whoever
-// has the key says of a token which of the two it is by, so the narrower list
-// would not hold.
+// checkShared refuses two provisioners with one key and different profiles. The holder of the
+// key chooses by which of the two a token is, so the narrower list would have no effect.
 func (p *provisioners) checkShared(bad *problems) {
 	first := make(map[string]JWK)
 	for _, j := range p.JWKs {
-		sum, err := j.Key.Thumbprint(crypto.SHA256) // not the key id, which anybody chooses
+		sum, err := j.Key.Thumbprint(crypto.SHA256) // not the key id, which the author of the key chooses
 		if err != nil {
 			bad.add("provisioner %s: key: not a JWK in JSON", j.Name)
 			continue
@@ -213,8 +212,8 @@ func sameSet(a, b []string) bool {
 	return (a == nil) == (b == nil) && difference(a, b) == ""
 }
 
-// checkUnused refuses settings of another type: if they were ignored, they would be
-// rules that do not hold.
+// checkUnused refuses settings of another type. The author of pki.yaml would rely on them,
+// and they would have no effect.
 func (p Provisioner) checkUnused(at string, bad *problems) {
 	for _, f := range []struct {
 		key, of string
@@ -240,8 +239,8 @@ func (p Provisioner) checkUnused(at string, bad *problems) {
 	}
 }
 
-// parseScope refuses a list that is there and empty: it reads like no service at
-// all, and absent means every service.
+// parseScope refuses an empty list. A reader would take it for no service, but an absent list
+// means every service, and the two are easily confused.
 func (p Provisioner) parseScope(at string, profiles map[string]*Service, bad *problems) Scope {
 	if p.Profiles != nil && len(p.Profiles) == 0 {
 		bad.add("%s.profiles: it is empty; list services, or leave the key out for all of them", at)

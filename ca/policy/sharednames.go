@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// The names of the authority are known to be no way to tell it from others. Clients
-// of this project look for [stepapi.AuthorityPurpose] in its certificate; step and
-// smallstep's libraries know of no such mark, and believe whoever has a certificate
-// under the root for the host of the URL.
+// The names of the authority do not identify it, because services may share them. Clients of
+// this project check for [stepapi.AuthorityPurpose] in its certificate. step and smallstep's
+// libraries do not: they accept any server with a certificate under the root for the host of
+// the URL.
 
-// SharedNames says which profiles can obtain names of the authority itself, one line
-// for all that can obtain the same ones. It is no error: on a developer's machine
-// everything is localhost, and services beside the authority share its host.
+// SharedNames returns a line for the profiles that can obtain names of the authority itself;
+// profiles with the same names share a line. This is no error: on a developer's machine
+// everything is localhost, and services on the machine of the authority share its host.
 func (r *Rules) SharedNames() (out []string) {
 	services := map[string][]string{} // by the names in common
 	for _, service := range slices.Sorted(maps.Keys(r.Services)) {

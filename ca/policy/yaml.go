@@ -16,8 +16,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// decodeYAML decodes one document strictly: a misspelt key that is ignored would
-// be a rule that does not hold. Errors are one line and name line and key.
+// decodeYAML decodes one document strictly: a misspelt key that is ignored would be a rule
+// without effect. Errors are one line of text, and name line and key.
 func decodeYAML(data []byte, into any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -68,9 +68,9 @@ func plainYAML(err error, data []byte) string {
 	return strings.Join(out, "; ")
 }
 
-// find returns the innermost value that is meant and its key, such as
-// profiles.ingester.names[0]; nil if there is none. A mapping begins in the line
-// of its first value, so an outer one may fit as well.
+// find returns the innermost value for which meant is true, and its key, such as
+// profiles.ingester.names[0]; nil if there is none. An outer mapping may fit too, because it
+// begins in the line of its first value.
 func find(n *yaml.Node, at string, meant func(*yaml.Node) bool) (string, *yaml.Node) {
 	for i, child := range n.Content {
 		key := at
@@ -124,9 +124,9 @@ func givenType(n *yaml.Node) string {
 // lengthOfTime stands for a Go type in the reports of [Lifetimes.UnmarshalYAML].
 const lengthOfTime = "length of time"
 
-// UnmarshalYAML reads lengths of time as the flags of the commands do. The
-// decoder does not hand its strictness down, so unknown and repeated keys are
-// refused here. Reports have the form of the library's: [plainYAML] finds the keys.
+// UnmarshalYAML reads lengths of time in the form of the flags of the commands. The strict mode
+// of the decoder does not apply inside of this method, so the method refuses unknown and
+// repeated keys. Its errors have the form of the library's, in which [plainYAML] finds keys.
 func (l *Lifetimes) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return &yaml.TypeError{Errors: []string{cannotUnmarshal(n, "lifetimes")}}

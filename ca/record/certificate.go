@@ -9,11 +9,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// ErrNotFound reports that the record has no such thing.
+// ErrNotFound reports that the record has no certificate, entry or key of that name.
 var ErrNotFound = errors.New("not in the record")
 
-// States of a certificate. Revoked wins over expired: it is the fact that
-// somebody will look for.
+// States of a certificate. One that is revoked and expired is revoked.
 const (
 	StateValid   = "valid"
 	StateExpired = "expired"

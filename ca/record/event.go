@@ -14,8 +14,8 @@ type Event struct {
 	Detail  string    `json:"detail,omitempty"`
 }
 
-// EABKey is an external account key without its secret. Times are zero where they
-// have not come.
+// EABKey is an external account key without its secret. The time of something that has not
+// happened is zero.
 type EABKey struct {
 	ID       string
 	Profiles []string // services that its account may have certificates of

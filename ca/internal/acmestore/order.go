@@ -37,7 +37,7 @@ const (
 
 // AddOrder stores an order, its authorizations and challenges in one
 // transaction, under a new id. If the account has maxUnfinished orders, the oldest
-// unfinished one ends.
+// unfinished one is deleted.
 func (s *Store) AddOrder(ctx context.Context, o NewOrder) error {
 	o.ID = rand.Text()
 	identifiers, err := json.Marshal(o.Identifiers)

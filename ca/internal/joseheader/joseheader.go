@@ -1,10 +1,10 @@
 // Package joseheader reads the protected header of a token or of a JWS (RFC 7515 §4)
-// before the library does that parses tokens. The library computes while it parses: it
-// validates a private key in the header, and parses each certificate. So a header is
-// read here first, and what has no business in it never reaches the library.
+// before the library that parses tokens. The library computes while it parses: it validates a
+// private key in the header, and parses each certificate. So this package reads the header
+// first, and refuses such members before the library sees them.
 //
-// Errors quote nothing of what was sent; they begin with "it", for a caller who says
-// what it is.
+// Errors quote nothing of the token. They begin with "it", and the caller puts before them
+// what "it" is.
 package joseheader
 
 import (

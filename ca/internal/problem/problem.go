@@ -5,8 +5,7 @@
 //
 //	return problem.New(problem.BadCSR, "the request has the names %q, the order has %q", got, want)
 //
-// A Document is an error. What it does not say, the caller of a handler does not
-// learn: any other error is answered as serverInternal, without its text.
+// A Document is an error. Any other error is answered as serverInternal, without its text.
 package problem
 
 import (

@@ -1,6 +1,5 @@
-// Package ratelimit has token buckets by key: by address, by service, by whoever is
-// to send no more than so many requests in a second. A key that was not seen before
-// has a full bucket.
+// Package ratelimit has token buckets by key, such as an address or a service. A key that was
+// not seen before has a full bucket.
 //
 // Invariants:
 //   - A refused request takes nothing, so refusals do not add up (TestBuckets).
@@ -20,9 +19,9 @@ import (
 )
 
 const (
-	// failuresPerBurst: so many bad credentials empty the bucket of an address.
-	// Each is cheap to send and costs a signature to refuse; who sends good ones
-	// does not notice.
+	// failuresPerBurst is the number of bad credentials that empties the bucket of an
+	// address. Each is cheap to send, and refusing it costs a signature check. Clients with
+	// good credentials are not affected.
 	failuresPerBurst = 20
 
 	// maxBuckets bounds the memory of one limit to some megabytes. Beyond it the

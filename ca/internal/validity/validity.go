@@ -110,7 +110,8 @@ func Decide(p *policy.Service, asked Dates, b Bounds) (Dates, error) {
 	return out, nil
 }
 
-// allowBegin refuses a begin that is not about now.
+// allowBegin refuses a begin further back than earliestBegin, further ahead than dateSkew, or
+// before the begin of the issuing certificate.
 func (b Bounds) allowBegin(at time.Time) error {
 	switch {
 	case at.After(b.Now.Add(dateSkew)):
@@ -123,7 +124,7 @@ func (b Bounds) allowBegin(at time.Time) error {
 	return nil
 }
 
-// allowEnd refuses an end that was asked for and cannot be had.
+// allowEnd refuses an end that profile, issuer or proof do not allow.
 func (b Bounds) allowEnd(p *policy.Service, begin, end time.Time) error {
 	life, rest := end.Sub(begin), end.Sub(b.Now)
 	least := min(life, rest)
@@ -169,5 +170,5 @@ func earliestOf(first time.Time, others ...time.Time) time.Time {
 	return first
 }
 
-// Stamp is how a moment stands in a text for people.
+// Stamp returns a moment in the form of texts for people.
 func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

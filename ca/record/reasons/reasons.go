@@ -22,7 +22,7 @@ func Name(code int) string {
 	return all[code]
 }
 
-// Taken are the names of the reasons that are taken.
+// Taken returns the names of the reasons that this authority accepts.
 func Taken() (names []string) {
 	for code, name := range all {
 		if taken(code) {
@@ -32,7 +32,7 @@ func Taken() (names []string) {
 	return names
 }
 
-// Parse returns the number of a reason that is taken.
+// Parse returns the number of a reason that this authority accepts, by its name.
 func Parse(name string) (int, error) {
 	code := slices.Index(all[:], name)
 	if name == "" || code < 0 {
@@ -41,8 +41,8 @@ func Parse(name string) (int, error) {
 	return code, Check(code)
 }
 
-// Check returns why a reason is not taken. Holds are not: a revocation here
-// is for good, and certificates live for hours.
+// Check returns an error for a number that this authority does not accept. It does not accept
+// holds: a revocation cannot be undone, and certificates live for hours.
 func Check(code int) error {
 	switch {
 	case taken(code):
@@ -53,6 +53,6 @@ func Check(code int) error {
 	return fmt.Errorf("%d is not a reason of RFC 5280", code)
 }
 
-// taken reports which reasons of RFC 5280 §5.3.1 are taken: 7 is unused; 6
-// and 8 are for holds, which this authority does not have.
+// taken reports whether a reason of RFC 5280 §5.3.1 is accepted: 7 is unused, and 6 and 8 are
+// for holds.
 func taken(code int) bool { return code >= 0 && code <= 10 && (code < 6 || code > 8) }
