@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-// What checks ask of a certificate follows from its extensions (RFC 5280 §4.2.1).
+// The answers to the questions of checks follow from the extensions (RFC 5280 §4.2.1).
 func TestQuestions(t *testing.T) {
 	usages := func(u x509.KeyUsage) certtest.Spec { return func(c *x509.Certificate) { c.KeyUsage = u } }
 	type answers struct{ mayIssue, forTLS, signingOnly, barsTLS, selfSigned bool }
@@ -78,7 +78,7 @@ func TestIssuerIn(t *testing.T) {
 	}
 }
 
-// Of equal certificates of an authority there is one; a leaf is not kept.
+// The cache returns one certificate for equal ones of an authority, and does not keep leaves.
 func TestCache(t *testing.T) {
 	root, _, leaf := certtest.Hierarchy(t)
 	var known cert.Cache

@@ -60,8 +60,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// Whether a list speaks of each leaf of its issuer is said by its extensions (RFC 5280
-// §5.2.4, §5.2.5); an unknown critical one makes that unknown.
+// The extensions of a list decide whether it names each revoked leaf of its issuer (RFC 5280
+// §5.2.4, §5.2.5). With an unknown critical extension that is not certain.
 func TestWholeLists(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", signsLists)
 	point := asn1.ObjectIdentifier{2, 5, 29, 28}

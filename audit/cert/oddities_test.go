@@ -20,12 +20,12 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// lasting is a validity in whatever form.
+// lasting returns a validity with times in any form.
 func lasting(tag der.Tag, from, to string) []byte {
 	return dertest.Sequence(dertest.Element(tag, []byte(from)), dertest.Element(tag, []byte(to)))
 }
 
-// commonly is a Name with one common name in whatever type of string.
+// commonly returns a Name with one common name in any type of string.
 func commonly(tag der.Tag, text string) []byte {
 	return dertest.Sequence(dertest.Element(der.SET, dertest.Sequence(dertest.Element(der.OBJECT_IDENTIFIER, []byte{0x55, 4, 3}), dertest.Element(tag, []byte(text)))))
 }
@@ -37,8 +37,7 @@ var (
 	oidPadded          = []byte{0x2a, 0x80, 0x03} // an arc that begins with nothing (X.690 §8.19.2)
 )
 
-// Oddity is something that issuers of this world have done, or that a test suite
-// of others has, and what becomes of it.
+// Oddity is a fault that issuers have made, or that a test suite of others has, with its result.
 type Oddity struct {
 	edit  func(*dertest.Pieces)
 	state string // and checks
@@ -103,7 +102,7 @@ var oddities = map[string]Oddity{
 	"no validity":   {func(c *dertest.Pieces) { c[dertest.Validity] = dertest.Sequence() }, "ERROR", "", ""},
 }
 
-// made are the oddities in DER, by name, and who has issued them.
+// made returns the oddities in DER, by name, and their issuer.
 func made(t testing.TB) (root *certtest.Pair, out map[string][]byte) {
 	t.Helper()
 	root = certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(certtest.Doomsday().Add(-100*certtest.Day), certtest.Doomsday().Add(3650*certtest.Day)))
@@ -118,7 +117,7 @@ func made(t testing.TB) (root *certtest.Pair, out map[string][]byte) {
 	return root, out
 }
 
-// Each is a row with its dates, in PEM and in DER, and none stops a format.
+// Each oddity is a row with its dates, in PEM and in DER, and each format can be written.
 func TestOddities(t *testing.T) {
 	root, all := made(t)
 	files := map[string][]byte{"ca.crt": certtest.Encode(root)}
@@ -146,7 +145,7 @@ func TestOddities(t *testing.T) {
 	}
 }
 
-// until maps places to the ends that a report has for programs.
+// until returns the end of each place in the JSON report.
 func until(t *testing.T, r *audittest.Report, dir string) map[string]string {
 	t.Helper()
 	var b bytes.Buffer
@@ -171,7 +170,7 @@ func until(t *testing.T, r *audittest.Report, dir string) map[string]string {
 	return out
 }
 
-// What is no DER at all is a row too: BER of indefinite length, a tail, a cut.
+// Certificates that are not DER are rows too: BER of indefinite length, with a tail, cut off.
 func TestNotDER(t *testing.T) {
 	root, all := made(t)
 	sound := all["sound"]

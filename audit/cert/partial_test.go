@@ -64,7 +64,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Dates in forms that RFC 5280 does not allow are dates all the same.
+// Dates are read in forms too that RFC 5280 does not allow.
 func TestRemainsDates(t *testing.T) {
 	p := certtest.New(t, nil, "x", certtest.Authority, certtest.Dates(time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2060, 2, 3, 4, 5, 6, 0, time.UTC)))
 	for name, c := range map[string]struct{ old, new, want string }{
@@ -85,8 +85,8 @@ func TestRemainsDates(t *testing.T) {
 	}
 }
 
-// Contract: anything gives nothing, or a certificate with serial number and dates
-// whose raw bytes are the beginning of the input; what crypto/x509 takes gives the same as there.
+// Contract: any input gives nil, or a certificate with serial number and dates whose raw bytes
+// are the beginning of the input. If crypto/x509 accepts the input, the fields are equal.
 func FuzzRemains(f *testing.F) {
 	root, _, leaf := certtest.Hierarchy(f, certtest.OddSerial)
 	f.Add(leaf.Cert.Raw)
@@ -113,14 +113,14 @@ func FuzzRemains(f *testing.F) {
 	})
 }
 
-// partialFields is what remains of a certificate that crypto/x509 refuses.
+// partialFields are the fields of a certificate that crypto/x509 refuses.
 type partialFields struct {
 	Raw                 []byte
 	SerialNumber        *big.Int
 	NotBefore, NotAfter time.Time
 }
 
-// remains are the fields of a certificate that crypto/x509 refuses, if it has dates.
+// remains returns the fields of a certificate that crypto/x509 refuses, or nil without dates.
 func remains(data []byte) *partialFields {
 	c := cert.ParsePartial(data)
 	if c == nil || c.NotBefore.IsZero() || c.NotAfter.IsZero() {

@@ -10,8 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// A wrong address says what is wrong with it, and is never a file that is not there;
-// a password in it is not shown.
+// The row of a wrong address says what is wrong, and not that there is no such file. A password
+// in the address is not shown.
 func TestWrongAddresses(t *testing.T) {
 	t.Chdir(certtest.Write(t, map[string][]byte{"a:1": nil, "h:99999": nil}))
 	for name, want := range map[string]string{
@@ -37,7 +37,7 @@ func TestWrongAddresses(t *testing.T) {
 	}
 }
 
-// Patterns are expanded, also where no shell has done it.
+// The audit expands patterns that no shell has expanded.
 func TestPatterns(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	dir := certtest.Write(t, map[string][]byte{

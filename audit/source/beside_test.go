@@ -8,8 +8,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// A file that is named alone is judged with the bundle and the key beside it, so that
-// what cannot be used there is a row as it is where the directory is named.
+// A file that is named itself is judged with the bundle and the key beside it. Faults of these
+// are rows, as they are if the directory is named.
 func TestBesideNamedFile(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	damaged := []byte("-----BEGIN CERTIFICATE-----\nMIIB!\n-----END CERTIFICATE-----\n")

@@ -10,8 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// A bundle whose leaves are put off has the rows of the same certificates in small
-// files: what is damaged stands between them, and the authorities in it serve all.
+// A large bundle, whose leaves are parsed later, has the rows of the same certificates in small
+// files. Damaged parts are rows between them, and its authorities are used for all leaves.
 func TestLargeBundle(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t, certtest.OddSerial)
 	stranger := certtest.New(t, certtest.New(t, nil, "Other", certtest.Authority), "stranger")
@@ -48,7 +48,7 @@ func TestLargeBundle(t *testing.T) {
 	}
 }
 
-// A large file with one leaf is a chain like a small one, and its order is judged.
+// The order of a chain is judged in a large file too.
 func TestLargeChain(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	padding := bytes.Repeat([]byte("#\n"), 1<<20)

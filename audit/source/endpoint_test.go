@@ -104,8 +104,8 @@ func TestSilentEndpoint(t *testing.T) {
 	}
 }
 
-// A server that keeps silent has no turn: others are done in the meantime, even
-// where one is talked to at a time. This one speaks when the other has been looked at.
+// A silent server takes no slot, so another one is audited meanwhile even with one slot. The
+// silent server of this test answers after the other one was audited.
 func TestSilentHoldsNobodyUp(t *testing.T) {
 	_, intermediate, leaf := certtest.Hierarchy(t)
 	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
@@ -122,8 +122,8 @@ func TestSilentHoldsNobodyUp(t *testing.T) {
 	audittest.Want(t, audittest.States(t, r, ""), map[string]string{late: "OK", prompt: "OK"})
 }
 
-// Those that answer are talked to by turns: all have greeted before the first is
-// let go on, and never are there more that got an answer to that.
+// Servers that answer share the slots. Here all servers have greeted before the first one
+// continues, and never more servers than slots have got an answer to their greeting.
 func TestTurns(t *testing.T) {
 	const servers, parallel = 40, 3
 	var greeted sync.WaitGroup

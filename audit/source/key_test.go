@@ -12,7 +12,7 @@ import (
 )
 
 // A server has the key of the first certificate of its file. A leaf behind the chain is
-// surplus, also where it is one of many; one that has its own key there is none.
+// superfluous, unless its own key is in the file too.
 func TestSurplusLeaf(t *testing.T) {
 	root, mid, leaf := certtest.Hierarchy(t)
 	second, third := certtest.New(t, mid, "second"), certtest.New(t, mid, "third")

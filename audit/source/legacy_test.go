@@ -18,14 +18,14 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// played is a server that openssl s_server plays.
+// played is a server that openssl s_server runs.
 type played struct {
 	key     string   // as in legacyKeys
 	version string   // option of s_server
 	suites  []string // families, one server each; of TLS 1.3 there is one
 }
 
-// legacyKeys are how openssl makes keys.
+// legacyKeys are the arguments with which openssl makes keys.
 var legacyKeys = map[string][]string{
 	"rsa1024":   {"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"},
 	"rsa2048":   {"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"},
@@ -39,7 +39,8 @@ var legacyKeys = map[string][]string{
 	"dsa":       {"dsaparam", "-genkey", "-noout", "1024"},
 }
 
-// legacy are the combinations that OpenSSL 3.0 can play. SSL 3 is none of them.
+// legacy returns the combinations of versions and keys that OpenSSL 3.0 can serve. It cannot
+// serve SSL 3.
 func legacy() (out []played) {
 	for _, version := range []string{"-tls1", "-tls1_1", "-tls1_2"} {
 		for _, key := range []string{"rsa1024", "rsa2048"} {
@@ -60,7 +61,7 @@ func legacy() (out []played) {
 	return append(out, played{"secp256k1", "-no_ssl3", []string{"ALL"}})
 }
 
-// start runs s_server, which says at which port it listens.
+// start runs s_server, and returns the address that it prints.
 func (p played) start(t *testing.T, openssl, dir, suites string) (address string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), openssl, "s_server", "-accept", "127.0.0.1:0", "-www", p.version, "-cipher", suites+":@SECLEVEL=0",
@@ -80,8 +81,8 @@ func (p played) start(t *testing.T, openssl, dir, suites string) (address string
 	}
 }
 
-// Whatever a server speaks, and whatever key it has: an expired certificate is
-// critical, and never a server that could not be reached. Its handshake may have failed.
+// An expired certificate is critical, whatever version the server speaks and whatever key it
+// has. The row never says that the server could not be reached.
 func TestLegacyServers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -119,7 +120,7 @@ func TestLegacyServers(t *testing.T) {
 	}
 }
 
-// peeked is a connection of which something was read already.
+// peeked is a connection from which bytes were read already.
 type peeked struct {
 	net.Conn
 	in io.Reader
@@ -127,7 +128,7 @@ type peeked struct {
 
 func (p *peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
 
-// The oldest servers hang up on a hello that is newer than they are.
+// Very old servers close the connection after a hello with a newer version.
 func TestIntolerantServer(t *testing.T) {
 	_, intermediate, over := certtest.Hierarchy(t, certtest.Lives(2*certtest.Day, certtest.Day))
 	config := &tls.Config{Certificates: []tls.Certificate{over.TLS(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}

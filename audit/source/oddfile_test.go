@@ -14,7 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// found is the text of the findings of one check, at each place.
+// found returns the text of the finding of one check for each place.
 func found(r *audittest.Report, dir, check string) map[string]string {
 	out := map[string]string{}
 	for _, row := range r.Rows {
@@ -67,7 +67,7 @@ func TestOddFiles(t *testing.T) {
 	}
 }
 
-// A bundle beside a file that was named alone has a row if it is odd.
+// A bundle beside a named file has a row if its form is odd.
 func TestOddBundleBeside(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	dir := certtest.Write(t, map[string][]byte{"ca.crt": audittest.UTF16(binary.BigEndian, false, certtest.Encode(root)), "tls.crt": certtest.Encode(leaf, intermediate, root)})
@@ -93,7 +93,7 @@ func TestOddStandardInput(t *testing.T) {
 	}
 }
 
-// The text of a large file is written over while it is parsed.
+// Oddities are found in a large file, whose text is overwritten while it is parsed.
 func TestOddLargeFile(t *testing.T) {
 	_, _, leaf := certtest.Hierarchy(t)
 	one := certtest.Encode(leaf)

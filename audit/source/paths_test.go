@@ -121,8 +121,8 @@ func TestNamedFiles(t *testing.T) {
 	}
 }
 
-// Something that cannot be read is a row. A file of the kernel's that refuses
-// reading stands for a bad disk: root may read everything else.
+// A file that cannot be read is a row. Root can read each ordinary file, so the test uses a
+// file of the kernel that refuses reading.
 func TestUnreadable(t *testing.T) {
 	dir := t.TempDir()
 	certtest.Must(t, os.Symlink("/proc/self/mem", filepath.Join(dir, "disk.crt")))
@@ -135,9 +135,8 @@ func TestTooLarge(t *testing.T) {
 	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"huge.pem": "ERROR it is larger than 32 MiB"})
 }
 
-// Kubernetes and package enroll keep generations side by side behind a link:
-// the files are seen once, under the names that programs use, and what was
-// replaced is no finding.
+// Kubernetes and package enroll keep generations beside each other behind a link. Each file has
+// one row, under the name that programs use, and replaced generations are no finding.
 func TestGenerations(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	old := certtest.New(t, intermediate, "ingester", certtest.Lives(2*certtest.Day, certtest.Day))
@@ -168,7 +167,7 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// An identity that is swapped all the time never looks torn.
+// The files of an identity that is swapped all the time are always of one generation.
 func TestLiveDirectory(t *testing.T) {
 	root, intermediate, _ := certtest.Hierarchy(t)
 	dir := t.TempDir()

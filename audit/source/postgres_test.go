@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pgtest"
 )
 
-// A real PostgreSQL shows its certificate when it is asked as its clients ask.
+// A real PostgreSQL sends its certificate after the SSLRequest of its clients.
 func TestPostgres(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	server := pgtest.Server{

@@ -19,7 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// shownBy are the states of the rows of one server, in the order of the report.
+// shownBy returns the states of the rows of one server, in the order of the report.
 func shownBy(t *testing.T, targets source.Targets) (out []string) {
 	t.Helper()
 	targets.Timeout = audittest.Patience
@@ -30,8 +30,8 @@ func shownBy(t *testing.T, targets source.Targets) (out []string) {
 	return out
 }
 
-// A server with which crypto/tls comes to no agreement has a row with the reason,
-// and its certificate is judged: by its dates, or in full if it can be parsed.
+// A server whose handshake with crypto/tls fails has a row with the reason. Its certificate is
+// judged: by its dates, or in full if it can be parsed.
 func TestRefusedServers(t *testing.T) {
 	root, intermediate, over := certtest.Hierarchy(t, certtest.OddSerial, certtest.Lives(2*certtest.Day, certtest.Day))
 	bundle := certtest.Bundle([]*certtest.Pair{root})
@@ -76,7 +76,7 @@ func TestRefusedServers(t *testing.T) {
 	}
 }
 
-// Those that send no certificate to anybody are a row with the reason.
+// A server that sends no certificate to any client is a row with the reason.
 func TestServersWithoutCertificate(t *testing.T) {
 	for name, c := range map[string]struct {
 		handle func(net.Conn)
@@ -97,8 +97,8 @@ func TestServersWithoutCertificate(t *testing.T) {
 	}
 }
 
-// What a server does for other clients is asked for: old versions are a finding,
-// and a certificate for another algorithm is a row.
+// The audit asks how a server answers other clients: old versions are a finding, and a
+// certificate for another algorithm is a row.
 func TestOtherClients(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -151,14 +151,14 @@ func TestOtherClients(t *testing.T) {
 	}
 }
 
-// leaves is a report without authorities.
+// leaves returns a report without the rows of authorities.
 func leaves(r *audittest.Report) *audittest.Report {
 	out := *r
 	out.Rows = slices.DeleteFunc(slices.Clone(r.Rows), func(r audit.Row) bool { return r.Cert != nil && r.Cert.X509() != nil && r.Cert.X509().IsCA })
 	return &out
 }
 
-// The finding says which version it is.
+// The finding names the oldest version.
 func TestOldestVersion(t *testing.T) {
 	_, intermediate, leaf := certtest.Hierarchy(t)
 	for least, text := range map[uint16]string{tls.VersionTLS10: "it also accepts TLS 1.0", tls.VersionTLS11: "it also accepts TLS 1.1"} {
@@ -170,8 +170,8 @@ func TestOldestVersion(t *testing.T) {
 	}
 }
 
-// A server that answers a client and keeps silent to the questions after it costs
-// one more timeout, and its row is what the client saw.
+// A server that answers the handshake and no further hello takes one more timeout. Its row has
+// the result of the handshake.
 func TestSilentProbes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")

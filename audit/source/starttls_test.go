@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// A client certificate goes to servers that passed the bundle, and no further; a
-// name of its own chooses the certificate.
+// A client certificate is sent only to servers that the bundle verifies. ServerName chooses the
+// certificate of the server.
 func TestClientCertificateAndName(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	client := certtest.New(t, intermediate, "auditor")

@@ -17,7 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// realPlaces are the files of the rows, without the names that links gave them.
+// realPlaces returns the files of the rows, by their paths without links.
 func realPlaces(t *testing.T, r *audittest.Report) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
@@ -78,14 +78,14 @@ func TestEachCertificateIsInTheReport(t *testing.T) {
 	}
 }
 
-// existing drops the rows of broken links.
+// existing returns the report without the rows of broken links.
 func existing(r *audittest.Report) *audittest.Report {
 	r.Rows = slices.DeleteFunc(r.Rows, func(row audit.Row) bool { return row.Err != nil })
 	return r
 }
 
-// A link to a directory beside it hides nothing; one to a directory elsewhere is followed once, and
-// none leads above the directory that was named.
+// A link to a directory of the same tree hides no file. A link to a directory elsewhere is followed
+// once, and a link to a directory above the named one is not followed.
 func TestLinksToDirectories(t *testing.T) {
 	_, intermediate, leaf := certtest.Hierarchy(t)
 	expired := certtest.Encode(certtest.New(t, intermediate, "old", certtest.Lives(2*certtest.Day, certtest.Day)))
@@ -126,7 +126,7 @@ func TestLinksToDirectories(t *testing.T) {
 	})
 }
 
-// What neither its name nor its beginning promise is none of ours, however large; it is counted.
+// A file whose name and beginning promise no certificate is left out and counted, however large it is.
 func TestFilesOfOtherKinds(t *testing.T) {
 	_, _, leaf := certtest.Hierarchy(t)
 	dir := certtest.Write(t, map[string][]byte{"a.crt": certtest.Encode(leaf), "program": []byte("\x7fELF"), "notes.txt": []byte("hello"), "skip/b.crt": certtest.Encode(leaf), "c.crt": certtest.Encode(leaf)})

@@ -14,8 +14,8 @@ import (
 
 var errBroken = errors.New("broken")
 
-// A server that was named as one of TLS, and speaks another protocol first, is
-// named with the scheme that asks it for TLS.
+// If a server was named without a scheme and speaks another protocol first, the error has the
+// scheme for it.
 func TestHints(t *testing.T) {
 	for greeting, want := range map[string]string{
 		"220 mail.example ESMTP\r\n":               "smtp",

@@ -17,7 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// mailServer speaks SMTP as far as STARTTLS, then TLS.
+// mailServer speaks SMTP up to STARTTLS, and then TLS.
 func mailServer(t *testing.T, config *tls.Config, replies map[string]string) (address string) {
 	t.Helper()
 	return audittest.Accept(t, func(c net.Conn) {
@@ -78,8 +78,8 @@ func TestSMTP(t *testing.T) {
 	audittest.Want(t, asked(t, "smtp", silent, source.Targets{Timeout: 50 * time.Millisecond}), map[string]string{"silent": "ERROR no answer within 50ms"})
 }
 
-// chatting is a server that says a line first, and one to each line that comes; after
-// the last it speaks TLS. What is said is what stands before and behind " > ".
+// chatting starts a server that sends a greeting, and an answer to each line of the client. After
+// the last one it speaks TLS. A step has the line and, behind " > ", the answer.
 func chatting(t *testing.T, config *tls.Config, greeting string, steps ...string) (address string) {
 	t.Helper()
 	return audittest.Accept(t, func(c net.Conn) {
@@ -96,8 +96,7 @@ func chatting(t *testing.T, config *tls.Config, greeting string, steps ...string
 	})
 }
 
-// Each protocol that asks for TLS does so as its own clients do, and says why there
-// is none.
+// Each protocol begins TLS as its own clients do, or the error says why there is none.
 func TestUpgrades(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
@@ -163,7 +162,7 @@ func TestUpgrades(t *testing.T) {
 	}
 }
 
-// asked are the states of servers by name.
+// asked returns the states of servers by name.
 func asked(t *testing.T, scheme string, addresses map[string]string, targets source.Targets) map[string]string {
 	t.Helper()
 	label := map[string]string{}
@@ -210,7 +209,7 @@ func TestPostgresAnswers(t *testing.T) {
 	})
 }
 
-// spoken is a connection on which a server has said all that it will say.
+// spoken is a connection on which the server has sent all its bytes.
 type spoken struct {
 	net.Conn
 	in io.Reader
@@ -220,8 +219,8 @@ func (f *spoken) Read(b []byte) (int, error) { return f.in.Read(b) }
 
 func (f *spoken) Write(b []byte) (int, error) { return len(b), nil }
 
-// Contract: whatever a server says before TLS is taken or refused, with a reason of
-// one line at most 64 KiB long, and no more than the bound is read.
+// Contract: any input of a server before TLS is accepted, or refused with a reason of one line.
+// The line is 64 KiB long at most, and no more than the bound is read.
 func FuzzUpgrades(f *testing.F) {
 	f.Add("ldap", []byte("\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00"))
 	f.Add("mysql", []byte("\x30\x00\x00\x00\x0a8.0.36\x00\x01\x00\x00\x00abcdefgh\x00\xff\xff\x2d\x02\x00\xff\xdf\x15"))

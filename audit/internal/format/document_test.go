@@ -30,7 +30,7 @@ func request(t testing.TB, key crypto.Signer, tpl *x509.CertificateRequest) []by
 	return data
 }
 
-// revocations is a list of two, signed by p.
+// revocations returns a list of two serial numbers, signed by p.
 func revocations(t testing.TB, p *certtest.Pair, from, until time.Time) []byte {
 	t.Helper()
 	issuer := *p.Cert
@@ -55,7 +55,7 @@ func explained(t *testing.T, targets source.Targets) (text string, r *audittest.
 	return b.String(), r
 }
 
-// one explains one file alone.
+// one returns the explanation of one file.
 func one(t *testing.T, data []byte) (text, state string) {
 	t.Helper()
 	dir := certtest.Write(t, map[string][]byte{"file": data})
@@ -231,8 +231,8 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// Contract: anything is an error or a document with a name that explains itself; of a
-// damaged list both, as the dates can be read.
+// Contract: any input is an error or a document, and both only for a damaged list whose dates
+// can be read.
 func fuzzDocument(f *testing.F, block string) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if block != "" {

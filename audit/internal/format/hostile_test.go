@@ -16,7 +16,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// Each of these has stopped, filled or killed an auditor. Here each costs a row.
+// Programs that read certificates have hung, filled the memory or crashed on each of these
+// files. Here each is a row.
 func TestHostileFiles(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	var many []string

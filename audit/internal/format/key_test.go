@@ -25,8 +25,8 @@ import (
 // encryptedDER begins as an encrypted PKCS #8 key does (PBES2); what follows is noise.
 var encryptedDER = append([]byte("\x30\x81\x8e\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d\x04\x7f"), bytes.Repeat([]byte{7}, 127)...)
 
-// Who may read a key is judged for each encoding of it, with the certificate that it fits,
-// an authority's too, and alone.
+// The permissions of a key are judged for each encoding: with its certificate, with that of an
+// authority, and without a certificate.
 func TestKeyFiles(t *testing.T) {
 	root, _, _ := certtest.Hierarchy(t)
 	leaf, other := certtest.New(t, root, "svc"), certtest.New(t, root, "other")
@@ -162,8 +162,8 @@ func FuzzKeyInDER(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { audittest.Parts(data) })
 }
 
-// An encrypted key cannot be compared. The authority calls it by the fingerprint of its
-// certificate, and one that is called so by nobody is a row.
+// An encrypted key cannot be compared. The authority names its file by the fingerprint of the
+// certificate. An encrypted key with another name is a row.
 func TestEncryptedKeysOfAuthority(t *testing.T) {
 	root, other := certtest.New(t, nil, "Test Root", certtest.Authority), certtest.New(t, nil, "Other Root", certtest.Authority)
 	name := func(p *certtest.Pair) string { return fmt.Sprintf("secrets/%x.key", sha256.Sum256(p.Cert.Raw)) }

@@ -154,7 +154,7 @@ users:
 	}
 }
 
-// What makes decoders of YAML and JSON work for hours costs a row.
+// Manifests on which decoders of YAML and JSON work for hours are rows.
 func TestHostileManifests(t *testing.T) {
 	const head = "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n"
 	laughs := "a: &a [x, x, x, x, x, x, x, x, x]\n"
@@ -202,8 +202,8 @@ func TestHostileManifests(t *testing.T) {
 	}
 }
 
-// Contract: anything gives parts or none; each says where it was, and is a
-// certificate, a key, a reference or a reason.
+// Contract: any input gives parts or none. Each part has its place, and is a certificate, a
+// key, a reference or an error.
 func FuzzKube(f *testing.F) {
 	_, intermediate, leaf := certtest.Hierarchy(f)
 	f.Add([]byte(audittest.SecretYAML("tls", "tls.crt", b64(certtest.Encode(leaf, intermediate)), "tls.key", b64(leaf.KeyPEM(f)))))

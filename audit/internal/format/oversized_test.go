@@ -19,8 +19,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// oversized is a public key of 180 000 bits and the largest exponent that crypto/rsa
-// takes. One check of a signature with it takes seconds.
+// oversized returns a public key of 180 000 bits with the largest exponent that crypto/rsa
+// accepts. One signature check with it takes seconds.
 func oversized() *rsa.PublicKey {
 	n := new(big.Int).Lsh(big.NewInt(1), 180_000)
 	return &rsa.PublicKey{N: n.Sub(n, big.NewInt(357)), E: 1<<31 - 1}
@@ -28,8 +28,8 @@ func oversized() *rsa.PublicKey {
 
 var sha256WithRSA = pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}
 
-// sealedByOversized says that such a key signed the certificate, request or list: its
-// algorithm, inside and outside, and a signature of the right length.
+// sealedByOversized changes a certificate, request or list so that such a key seems to have
+// signed it: both algorithms are replaced, and the signature has the right length.
 func sealedByOversized(t testing.TB, data []byte) []byte {
 	t.Helper()
 	algorithm, err := asn1.Marshal(sha256WithRSA)
@@ -50,8 +50,8 @@ func sealedByOversized(t testing.TB, data []byte) []byte {
 	return out
 }
 
-// A key that is too long to compute with is a finding wherever it stands, and costs
-// nothing: each file here would take seconds for each signature that is checked.
+// A key that is too long to compute with is a finding in each kind of file. No signature is
+// checked with it: each check would take seconds.
 func TestOversizedKeys(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	long := certtest.New(t, root, "Long Intermediate", certtest.Authority, signs, certtest.Holds(oversized()))
@@ -117,7 +117,8 @@ func TestOversizedKeys(t *testing.T) {
 	}
 }
 
-// cpuTime is what this process has used: on a busy machine the clock says little.
+// cpuTime returns the processor time of this process, because on a busy machine the elapsed
+// time says little.
 func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

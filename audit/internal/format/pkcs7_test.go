@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
-// envelope is SignedData without a signature, as chains are handed over in.
+// envelope returns SignedData without a signature, the form in which chains are delivered.
 func envelope(certs []byte) []byte {
 	signed := dertest.Sequence(dertest.Number(1), dertest.Element(der.SET), dertest.Sequence(dertest.IDData), dertest.Explicit(certs), dertest.Element(der.SET))
 	return dertest.Sequence(dertest.OID(1, 2, 840, 113549, 1, 7, 2), dertest.Explicit(signed))
@@ -70,7 +70,8 @@ func TestPKCS7OfOpenSSL(t *testing.T) {
 	}
 }
 
-// Contract: anything gives parts, each a certificate or a reason; certificates that were put in come out.
+// Contract: any input gives parts, each with a certificate or an error, and the certificates of an
+// envelope come out unchanged.
 func FuzzPKCS7(f *testing.F) {
 	_, intermediate, leaf := certtest.Hierarchy(f)
 	f.Add(leaf.Cert.Raw)

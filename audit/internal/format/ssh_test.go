@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
-// sshCertificate is a line of a file id-cert.pub; p is subject and issuer.
+// sshCertificate returns a line of a file id-cert.pub. p is subject and issuer.
 func sshCertificate(t testing.TB, p *certtest.Pair, edit func(*ssh.Certificate)) []byte {
 	t.Helper()
 	signer, err := ssh.NewSignerFromKey(p.Key)
@@ -64,7 +64,7 @@ func mustKey(t testing.TB, p *certtest.Pair) ssh.PublicKey {
 	return key
 }
 
-// The public half of a private key of OpenSSH is known also when the other one is encrypted.
+// The public half of a private key of OpenSSH is known even if the private half is encrypted.
 func TestOpenSSHKey(t *testing.T) {
 	p := certtest.New(t, nil, "x")
 	open, err := ssh.MarshalPrivateKey(p.Key, "")

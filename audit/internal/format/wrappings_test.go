@@ -18,7 +18,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// wrapping is one form in which a certificate lies in a file.
+// wrapping is one form in which a file holds a certificate.
 type wrapping struct {
 	data []byte
 	want string // that the state of its row begins with
@@ -36,7 +36,7 @@ func quoted(t testing.TB, v any) []byte {
 	return b
 }
 
-// texts are wrappings of PEM.
+// texts returns wrappings of PEM.
 func texts(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	plain := certtest.Encode(old)
 	text := strings.TrimSpace(string(plain))
@@ -91,7 +91,7 @@ func texts(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	}
 }
 
-// objects are wrappings in manifests, and in Base64 elsewhere.
+// objects returns wrappings in manifests, and in Base64 elsewhere.
 func objects(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	plain := certtest.Encode(old)
 	bundle, raw := b64(plain), b64(old.Cert.Raw)
@@ -141,7 +141,7 @@ func objects(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	}
 }
 
-// javaStore is a JKS as Java writes it, its key and its seal aside.
+// javaStore returns a JKS as Java writes it, without a key and with a wrong seal.
 func javaStore(magic uint32, aliases []string, certs ...[]byte) []byte {
 	number := binary.BigEndian.AppendUint32
 	out := number(number(number(nil, magic), 2), uint32(len(certs)))
@@ -158,8 +158,8 @@ func javaStore(magic uint32, aliases []string, certs ...[]byte) []byte {
 	return append(out, make([]byte, 20)...)
 }
 
-// streamed is BER of what is in DER, as programs write it that do not know lengths
-// beforehand: none is stated, and strings come in pieces.
+// streamed converts DER to the BER of programs that do not know lengths beforehand: lengths are
+// indefinite, and strings are in pieces.
 func streamed(data cryptobyte.String) (out []byte) {
 	for !data.Empty() {
 		var one, content cryptobyte.String
@@ -183,7 +183,7 @@ func streamed(data cryptobyte.String) (out []byte) {
 	return out
 }
 
-// stores are wrappings that are no text, and what is named only.
+// stores returns wrappings that are no text, and forms that are named and not read.
 func stores(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	named := func(what string) string { return "ERROR it is " + what + ", which is not read; " }
 	jks := javaStore(0xfeedfeed, []string{"own"}, old.Cert.Raw)
@@ -227,8 +227,8 @@ func stores(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	}
 }
 
-// One certificate that has expired lies in each form beside one that is good: each
-// is read, or is a row that says why not. None is passed over.
+// An expired certificate in each form is read, or has a row that says why not. A good
+// certificate is beside them, and no file is passed over.
 func TestWrappings(t *testing.T) {
 	old, good := certtest.New(t, certtest.New(t, nil, "Old Root", certtest.Authority), "old", certtest.Lives(2*certtest.Day, certtest.Day)), certtest.New(t, certtest.New(t, nil, "Test Root", certtest.Authority), "good")
 	all := texts(t, old)
@@ -265,7 +265,7 @@ func TestWrappings(t *testing.T) {
 	}
 }
 
-// Each entry of a store of Java is judged by itself, at a place with its alias.
+// Each entry of a store of Java is judged separately. Its place has its alias.
 func TestJavaStore(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	old, good := certtest.New(t, root, "old", certtest.Lives(2*certtest.Day, certtest.Day)), certtest.New(t, root, "good")

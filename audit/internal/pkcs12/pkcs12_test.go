@@ -71,8 +71,8 @@ func TestPKCS12(t *testing.T) {
 	}
 }
 
-// GnuTLS hashes a password 600 000 times for the seal, for the certificates and for
-// the key. The right one is found behind a wrong one, and its key is compared.
+// GnuTLS hashes a password 600 000 times for the MAC, for the certificates and for the key. The
+// budget allows one wrong password before the right one.
 func TestPKCS12OfGnuTLS(t *testing.T) {
 	leaf := certtest.New(t, nil, "leaf")
 	data, err := pkcs12.Modern2023.WithIterations(600_000).Encode(leaf.Key, leaf.Cert, nil, "secret")
@@ -82,8 +82,8 @@ func TestPKCS12OfGnuTLS(t *testing.T) {
 	}
 }
 
-// NSS streams all of a store: lengths are not stated, strings come in pieces, also
-// behind implicit tags. testdata/nss.store is what pk12util -o writes, with the password "secret".
+// NSS writes a store with indefinite lengths, and with strings in pieces, also behind implicit
+// tags. testdata/nss.store was written by pk12util -o, with the password "secret".
 func TestPKCS12OfNSS(t *testing.T) {
 	data, err := os.ReadFile("testdata/nss.store")
 	certtest.Must(t, err)
@@ -108,7 +108,7 @@ func TestPKCS12NotLocked(t *testing.T) {
 	}
 }
 
-// What OpenSSL writes by itself and when asked for something odd.
+// Stores that OpenSSL writes, with its defaults and with unusual options.
 func TestPKCS12OfOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("no openssl to write stores with")
@@ -139,8 +139,8 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 	}
 }
 
-// One wrong password in 256 decrypts to something whose padding is right. Without a
-// MAC, that is all there is to tell that it is wrong.
+// With one wrong password in 256 the padding is right. Without a MAC, only the content then
+// shows that the password is wrong.
 func TestPKCS12PaddedByChance(t *testing.T) {
 	key, err := x509.MarshalPKCS8PrivateKey(certtest.New(t, nil, "x").Key)
 	certtest.Must(t, err)
@@ -177,7 +177,7 @@ func TestPKCS12PaddedByChance(t *testing.T) {
 	}
 }
 
-// A key store of Java has many keys, and certificates of others.
+// A key store of Java has several keys, and certificates of other services.
 func TestPKCS12OfJava(t *testing.T) {
 	if _, err := exec.LookPath("keytool"); err != nil || testing.Short() {
 		t.Skip("no keytool to write stores with, or no time for it")
@@ -212,7 +212,8 @@ func TestPKCS12OfJava(t *testing.T) {
 	}
 }
 
-// A certificate that crypto/x509 refuses costs itself; keys are judged by the lock.
+// A certificate that crypto/x509 refuses does not hide the others. The permissions of a store
+// matter only if it is not encrypted.
 func TestStoreRows(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	odd := certtest.New(t, root, "odd", certtest.OddSerial)
@@ -271,7 +272,7 @@ func pbes2(iterations int64) []byte {
 	return dertest.Sequence(idPBES2, dertest.Sequence(kdf, dertest.Sequence(idAES, dertest.Octets(make([]byte, 16)))))
 }
 
-// Whatever a store asks for, there is a row, and soon.
+// A hostile store gives a result in bounded time.
 func TestHostileStores(t *testing.T) {
 	const endless = 1<<31 - 1
 	tooOften := "error: a password is hashed 2147483647 times over: more than 4000000 times for one file is not done"
@@ -330,8 +331,8 @@ func TestHostileStores(t *testing.T) {
 	})
 }
 
-// Contract: anything gives parts or none, in bounded time, and no part without a
-// certificate, a key or a reason but encrypted keys.
+// Contract: any input gives parts or none, in bounded time. Each part has a certificate, a key
+// or an error, unless it is an encrypted key.
 func FuzzPKCS12(f *testing.F) {
 	_, intermediate, leaf := certtest.Hierarchy(f)
 	for _, encoder := range []*pkcs12.Encoder{pkcs12.LegacyRC2, pkcs12.LegacyDES, pkcs12.Modern2023, pkcs12.Modern2026, pkcs12.Passwordless} {
