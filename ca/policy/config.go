@@ -89,7 +89,7 @@ type Profile struct {
 	KeyTypes []string `yaml:"key_types,omitempty"`
 	// Lifetime replaces the default of the configuration, field by field.
 	Lifetime Lifetimes `yaml:"lifetime,omitempty"`
-	// ACME lets whoever answers challenges for Names obtain them, without a token.
+	// ACME lets a client that answers challenges for Names obtain them, without a token.
 	// Off by default. It takes a provisioner of type ACME.
 	ACME bool `yaml:"acme,omitempty"`
 	// MaxLive is how many certificates that have not expired the service may have

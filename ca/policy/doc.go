@@ -1,8 +1,8 @@
 // Package policy says who may obtain which certificate: pki.yaml in its outer form, as
 // people write it, and in its valid form, which is what an authority works with.
 //
-//	cfg, err := policy.Load(dir)    // [Config]: refuses what is not valid, and says everything that is wrong
-//	rules, err := cfg.Parse()       // [Rules]: what [Load] has checked, by service and provisioner
+//	cfg, err := policy.Load(dir)    // [Config]: an error lists all faults of pki.yaml
+//	rules, err := cfg.Parse()       // [Rules]: the same, by service and provisioner
 //	err = rules.Services["ingester"].Allows(names, key)
 //
 // [Rules] exist only if the whole configuration is valid, so a caller that has them checks

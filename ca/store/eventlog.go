@@ -16,7 +16,7 @@ var (
 	// head that was signed last.
 	ErrLog = eventlog.ErrLog
 	// ErrRolledBack is an [ErrLog]: the record is an older state of itself, or another
-	// record took its place. What was recorded since is missing, revocations too.
+	// record took its place. Events since then are missing, and among them revocations.
 	ErrRolledBack = eventlog.ErrRolledBack
 	// ErrNoHead reports a record whose log has no signed head.
 	ErrNoHead = eventlog.ErrNoHead

@@ -25,7 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-// What an unchanged client of golang.org/x/crypto/acme does.
+// Most of these tests use the client of golang.org/x/crypto/acme.
 func eab(t testing.TB, c *catest.CA, profiles ...string) (record.EABKey, []byte) {
 	t.Helper()
 	k, key, err := openRecord(t, c).NewEABKey(t.Context(), ca.EABOptions{Profiles: profiles})
@@ -165,7 +165,7 @@ func TestACMEBindingForms(t *testing.T) {
 	}
 }
 
-// The key of an account changes, and the old one is nobody's (RFC 8555 §7.3.5).
+// The key of an account changes, and the old one is of no account then (RFC 8555 §7.3.5).
 func TestACMEKeyChange(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl, other := w.Account(t), w.Account(t)
@@ -269,7 +269,7 @@ func TestACMEDeactivateAuthorization(t *testing.T) {
 	w.Check(t)
 }
 
-// The challenges of an authorization that was given up are not looked at any more.
+// The challenges of an authorization that was deactivated are not validated any more.
 func TestACMEEndedChallenges(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	r := acmetest.NewRaw(t, w.CA)

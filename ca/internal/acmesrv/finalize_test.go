@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-// Payloads that are signed right and say nothing sensible.
+// Payloads with a valid signature and without a sensible content.
 func TestACMEPayloads(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	r := acmetest.NewRaw(t, w.CA)
@@ -101,7 +101,7 @@ func TestACMEFinalizeOnce(t *testing.T) {
 	w.Check(t)
 }
 
-// Revoking twice is told apart from revoking.
+// Revoking a second time is alreadyRevoked, and changes nothing.
 func TestACMERevokeTwice(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl := w.Account(t)

@@ -20,11 +20,11 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 )
 
-// acmeTables are all that ACME writes to, but for what makes nonces.
+// acmeTables are the tables that ACME writes to, except for the key of nonces.
 var acmeTables = []string{"acme_nonces", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges", "events", "used_tokens"}
 
-// Nobody gets past the gate whose request is not right in all its parts; nothing
-// is stored for them, and each is told the nonce of the next try.
+// A request with any wrong part is refused, nothing is stored for it, and the answer has the
+// nonce for another try.
 func TestACMEGate(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	good := acmetest.NewRaw(t, w.CA)
@@ -113,7 +113,7 @@ func TestACMEGate(t *testing.T) {
 	}
 }
 
-// FuzzACME: no body whatever that no key signed changes a row, and none panics.
+// FuzzACME: a body without a valid signature changes no row, and none makes the server panic.
 func FuzzACME(f *testing.F) {
 	w := acmetest.Start(f, catest.Options{})
 	r := acmetest.NewRaw(f, w.CA)

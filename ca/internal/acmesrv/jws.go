@@ -30,8 +30,8 @@ var algorithms = []string{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.P
 // verify authenticates one request (RFC 8555 §6.2 to §6.5) and sets s.call. The cheap
 // checks come first: form, algorithm, nonce and URL, then the key, then the signature.
 //
-// The nonce is looked at early and deleted last. Of two requests with the same nonce at the
-// same time both may get as far as the deletion, and one of them fails there.
+// The nonce is checked early and marked as used last. Of two requests with the same nonce at the
+// same time both may get as far as the marking, and one of them fails there.
 func (s *session) verify(r *http.Request) error {
 	ctx := r.Context()
 	body, err := readJWS(r)

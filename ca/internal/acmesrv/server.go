@@ -22,8 +22,9 @@
 //     (TestACMEFinalizeOnce).
 //   - A failed challenge tells the client its cause, and nothing of what the asked server
 //     answered, neither in the problem nor in the log (TestACMEChallengeProblems).
-//   - Whatever a client signs, it gets a problem of the 4xx range and no panic (FuzzBinding,
-//     FuzzKeyChange, FuzzOrder, FuzzAccount).
+//   - A payload that a client has signed is accepted or refused with a problem of the 4xx
+//     range. None makes the server panic (FuzzBinding, FuzzKeyChange, FuzzOrder,
+//     FuzzAccount).
 package acmesrv
 
 import (

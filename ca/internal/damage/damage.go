@@ -35,7 +35,8 @@ func SQL(t testing.TB, dir, text string, args ...any) {
 	}
 }
 
-// Issued are certificates that nobody has asked for.
+// Issued are the rows that [Certificates] writes. They have no event, and their DER is no
+// certificate.
 type Issued struct {
 	Service string
 	Issuer  string // a subject key id under which the record has certificates already

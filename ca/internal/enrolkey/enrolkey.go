@@ -25,7 +25,7 @@ import (
 type Want struct {
 	Service     string
 	Provisioner string // "" is the first one that fits
-	Any         bool   // the token is for a certificate of whatever service
+	Any         bool   // the token is for a certificate of any service
 }
 
 // Key is an enrolment key.
@@ -79,7 +79,7 @@ func Read(f statedir.Dir, r *policy.Rules, want Want) (Key, error) {
 }
 
 // Sign makes a token of claims, as a JWT. Errors do not quote the library: its texts
-// may have what was signed.
+// may quote the claims.
 func (k Key) Sign(claims any) (secret.String, error) {
 	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", k.id)
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.private.Algorithm), Key: k.private.Key}, opts)
@@ -93,9 +93,8 @@ func (k Key) Sign(claims any) (secret.String, error) {
 	return secret.New(text), nil
 }
 
-// ForEnrollers reads the enrolment keys that tokens for enrollers are signed with;
-// none are read where there are no enrollers. The result is by the service that a
-// token is for.
+// ForEnrollers reads the enrolment keys that sign tokens for enrollers, by the service that a
+// token is for. If pki.yaml has no enrollers, it reads none.
 func ForEnrollers(f statedir.Dir, r *policy.Rules) (map[string]Key, error) {
 	out := make(map[string]Key)
 	read := make(map[string]Key) // by provisioner: decrypting takes a moment

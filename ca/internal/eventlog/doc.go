@@ -47,7 +47,7 @@ import (
 var ErrLog = errors.New("the log does not continue its last signed head")
 
 // ErrRolledBack is an [ErrLog]: the record is an older state of itself, or another
-// record took its place. What was recorded since is missing, revocations too.
+// record took its place. Events since then are missing, and among them revocations.
 var ErrRolledBack error = rolledBack{}
 
 type rolledBack struct{}

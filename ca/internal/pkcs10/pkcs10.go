@@ -1,6 +1,6 @@
-// Package pkcs10 reads certificate requests (RFC 2986) in an order that bounds what a
-// stranger can make the authority compute: the envelope first, then the cheap checks of
-// the key, then one signature.
+// Package pkcs10 reads certificate requests (RFC 2986) in an order that bounds the cost of a
+// request without a credential: the envelope first, then the cheap checks of the key, then
+// one signature.
 package pkcs10
 
 import (

@@ -1,7 +1,7 @@
 // Package problem has the problem documents of ACME (RFC 8555 §6.7): a type that
 // programs read, and a detail that people read. A detail names the cause and the
 // remedy. It never quotes a server that was asked during validation, because the
-// reader may be a stranger who cannot reach that server.
+// reader may be a client that cannot reach that server.
 //
 //	return problem.New(problem.BadCSR, "the request has the names %q, the order has %q", got, want)
 //

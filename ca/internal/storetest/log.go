@@ -182,8 +182,8 @@ func (l *Log) CopyTo(t testing.TB, where string) *Log {
 	return &out
 }
 
-// VacuumInto writes the SQLite database to another file, as somebody does who means to put
-// an old state back later.
+// VacuumInto writes the SQLite database to another file, with which a test can put this state
+// back later.
 func (l *Log) VacuumInto(path string) {
 	l.t.Helper()
 	db, err := sql.Open("sqlite", sqlitePath(l.Where))
