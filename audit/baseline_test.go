@@ -142,8 +142,9 @@ func TestBaselineNotWritten(t *testing.T) {
 	}
 }
 
-// Contract: what a run writes is read back as it was, whatever a place looks
-// like; any other text is refused or read, and what was read is found again.
+// Contract: a baseline that a run writes is read back unchanged, whatever a place looks
+// like. Any other text is refused, or gives acceptances that can be written and read
+// again.
 func FuzzBaseline(f *testing.F) {
 	f.Add("weak-key a until=2027-01-31 # why", "/a b")
 	f.Add("expired \"a\\x00\"", "#")
@@ -171,7 +172,7 @@ func FuzzBaseline(f *testing.F) {
 	})
 }
 
-// A key that was accepted at its place is accepted; it has no certificate to name it by.
+// A finding about a key without a certificate is accepted by its place.
 func TestBaselineOfKeys(t *testing.T) {
 	dir := certtest.Write(t, map[string][]byte{"tls.key": certtest.New(t, nil, "x").KeyPEM(t)})
 	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0o644))

@@ -12,7 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// What is far from its end depends on the life it has and on who renews it.
+// Whether a certificate is near its end depends on its whole life, and on whether a
+// program renews it.
 func TestDatesAndRenewal(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	for _, c := range []struct {

@@ -22,7 +22,7 @@ type issued struct {
 	revoked          bool
 }
 
-// recorded is a record with these certificates, that breaks off with err after them.
+// recorded returns a record with these certificates. Reading it ends with err.
 func recorded(err error, list ...issued) audit.Record {
 	slices.SortFunc(list, func(a, b issued) int { return b.pair.Cert.NotAfter.Compare(a.pair.Cert.NotAfter) })
 	return audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
@@ -49,7 +49,7 @@ func on(kind, place string, p *certtest.Pair) audit.Subject {
 	return s
 }
 
-// findings maps each row that has one of the given checks to the text of it.
+// findings returns the text of the given checks for each row that has a finding of them.
 func findings(r *audittest.Report, ids ...string) map[string]string {
 	out := map[string]string{}
 	for _, row := range r.Rows {
@@ -64,7 +64,7 @@ func findings(r *audittest.Report, ids ...string) map[string]string {
 
 var drifts = []string{"replaced", "not-seen", "not-recorded", "renewer-stopped", "revoked"}
 
-// One service whose renewal works, and what goes wrong with others.
+// One service is renewed as it should be, and others have a fault each.
 func TestDrift(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	renewal := func(cn string, ago time.Duration) *certtest.Pair {
@@ -121,7 +121,7 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// What is renewed while the audit runs drifts nowhere.
+// A certificate that is renewed during the audit is no finding.
 func TestRenewedMeanwhile(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	before, after := certtest.New(t, root, "svc", certtest.Lives(16*time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(0, certtest.Day))
@@ -131,7 +131,7 @@ func TestRenewedMeanwhile(t *testing.T) {
 	}
 }
 
-// Without a record, the names say what follows what.
+// Without a record, a younger certificate with the same names is the successor.
 func TestDriftWithoutRecord(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	before, after := certtest.New(t, root, "svc", certtest.Lives(18*time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(2*time.Hour, certtest.Day))
@@ -154,7 +154,7 @@ func TestDriftWithoutRecord(t *testing.T) {
 	}
 }
 
-// Paths are looked at before servers, in whatever order they were named.
+// Paths are audited before servers, in whatever order they were named.
 func TestServersComeLast(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	before, after := certtest.New(t, root, "localhost", certtest.Lives(18*time.Hour, certtest.Day)), certtest.New(t, root, "localhost", certtest.Lives(2*time.Hour, certtest.Day))
@@ -195,7 +195,8 @@ func TestRenewerStopped(t *testing.T) {
 	}
 }
 
-// Two replicas are told apart by their serials, in the table and in full.
+// The rows of two replicas differ in the serial number, in the table and in the
+// explanation.
 func TestRecordRowsDiffer(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	one, two := certtest.New(t, root, "svc", certtest.Lives(time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(time.Hour, certtest.Day))

@@ -2,7 +2,7 @@ package audit
 
 import "slices"
 
-// Acceptances are the lines of a baseline, without dates and reasons.
+// Acceptances returns the lines of a baseline, without dates and reasons.
 func Acceptances(b *Baseline) (out []string) {
 	for _, a := range b.order {
 		out = append(out, a.String())
@@ -10,7 +10,7 @@ func Acceptances(b *Baseline) (out []string) {
 	return out
 }
 
-// Tally counts rows whose worst finding has a severity that their place says.
+// Tally counts rows. The severity of each is a function of its place.
 func Tally(subjects []Subject, severity func(place string) Severity) *Summary {
 	var s Summary
 	seen := classByID{}
@@ -24,7 +24,7 @@ func Tally(subjects []Subject, severity func(place string) Severity) *Summary {
 	return &s
 }
 
-// RowWith is a row with one finding.
+// RowWith returns a row with one finding.
 func RowWith(s Subject, id string, severity Severity) *Row {
 	i := slices.IndexFunc(checks, func(c check) bool { return c.id == id })
 	r := &Row{Subject: s, Findings: []Finding{checks[i].finding(severity, "text")}}

@@ -20,8 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// versionOne drops the version and the extensions, as openssl ca -gencrl without
-// a section of extensions does; nobody looks at its signature here.
+// versionOne returns a list without version and extensions, as openssl ca -gencrl without
+// a section of extensions writes it. Its signature is not genuine.
 func versionOne(t testing.TB, from, to time.Time) []byte {
 	t.Helper()
 	type algorithm struct{ ID asn1.ObjectIdentifier }
@@ -40,7 +40,7 @@ func versionOne(t testing.TB, from, to time.Time) []byte {
 	return der
 }
 
-// A list that is found is a row with its dates, whatever it lies in.
+// A list that is found is a row with its dates, in each form of file.
 func TestListsThatAreFound(t *testing.T) {
 	const hour = time.Hour
 	root, other := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Other Root", mayRevoke)
@@ -93,8 +93,8 @@ func TestListsThatAreFound(t *testing.T) {
 	}
 }
 
-// Certificates are compared with the lists beside them and above them, if an issuer at
-// hand has signed those; with those of Config.Lists in any case.
+// Certificates are compared with the lists in their directory and above it, if a known
+// issuer has signed these. They are compared with the lists of Config.Lists in any case.
 func TestRevokedByFoundLists(t *testing.T) {
 	root, impostor := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Test Root", mayRevoke)
 	bad, good := certtest.New(t, root, "bad"), certtest.New(t, root, "good")
@@ -144,7 +144,8 @@ func TestRevokedByFoundLists(t *testing.T) {
 	}
 }
 
-// An entry of another issuer's certificate, and those behind it, revoke nothing of this one's.
+// An entry for the certificate of another issuer, and the entries behind it, revoke no
+// certificate of the issuer of the list.
 func TestIndirectList(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", mayRevoke)
 	one, two := certtest.New(t, root, "one"), certtest.New(t, root, "two")
@@ -160,8 +161,8 @@ func TestIndirectList(t *testing.T) {
 	}
 }
 
-// A list beside certificates is of their issuer, or of one above that; where lists are
-// given, each leaf is on the account of one.
+// A list beside certificates should be of their issuer or of an authority above it. If
+// lists are given, each leaf should have one of its issuer.
 func TestListsThatCover(t *testing.T) {
 	root, other := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Other Root", mayRevoke)
 	mid := certtest.New(t, root, "Test Intermediate", mayRevoke)
@@ -205,7 +206,7 @@ func TestListsThatCover(t *testing.T) {
 	audittest.Want(t, got, map[string]string{"foreign.crt": "WARN crl-missing"})
 }
 
-// The issuer of a list that was given is looked for in the trust bundle too.
+// The trust bundle may have the issuer of a list that was given.
 func TestIssuersOfListsInBundle(t *testing.T) {
 	root, impostor := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Test Root", mayRevoke)
 	mayNot := certtest.New(t, nil, "Test Root", certtest.Authority)

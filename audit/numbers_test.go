@@ -19,8 +19,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// A certificate counts once, as what is worst about it, and the parts of the
-// summary add up, whatever the rows are and in whatever order they come.
+// A certificate counts once, by its worst finding, and the parts of the summary add up,
+// whatever the rows are and in whatever order they come.
 func TestSummaryAddsUp(t *testing.T) {
 	var certs []*cert.Certificate
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
@@ -75,8 +75,8 @@ func TestSummaryAddsUp(t *testing.T) {
 	}
 }
 
-// An audit that is interrupted closes its report, which says so, and looks at
-// nothing more.
+// An audit that is interrupted finishes its report, which says so, and asks no further
+// source.
 func TestInterruptedReport(t *testing.T) {
 	_, _, leaf := certtest.Hierarchy(t)
 	for _, format := range []string{"json", "ndjson", "table", "html", "csv", "prom", "text"} {
@@ -110,7 +110,8 @@ func TestInterruptedReport(t *testing.T) {
 	}
 }
 
-// What is said of documents of several kinds is not said of the last kind alone.
+// A clause about documents of several kinds does not read as if it was about the last
+// kind.
 func TestSummaryOfDocuments(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	files := map[string][]byte{"ca.crt": certtest.Encode(root), "a.crl": certtest.Block("X509 CRL", audittest.CRL(t, root, -2*certtest.Day, -certtest.Day))}

@@ -12,7 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// recordEntry is a line of a record: who, in which lineage, issued and ending at hours from now.
+// recordEntry is a certificate of a record: its service and lineage, and its dates in
+// hours from now.
 type recordEntry struct {
 	service, lineage string
 	from, to         int
@@ -76,7 +77,7 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// A record is a source by itself too.
+// A record can be the only source.
 func TestRecordAlone(t *testing.T) {
 	var got []string
 	r := record(t, recordEntry{"renewed", "a", -40, -16, false}, recordEntry{"renewed", "a", -8, 16, false}, recordEntry{"late", "b", -20, 4, false})
@@ -104,8 +105,8 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-// Looking at all the rest takes time, and services renew meanwhile: the record is
-// judged as of the moment it was read.
+// The record is judged as of the moment of reading, because services renew while the other
+// sources are asked.
 func TestRecordIsJudgedAsRead(t *testing.T) {
 	source := record(t, recordEntry{"svc", "a", -8, 16, false})
 	source.Now = time.Now()

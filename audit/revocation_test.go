@@ -13,7 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// revokes makes a list of an authority: these certificates, out of date after some time.
+// revokes returns a list of an authority with these entries. It is out of date after some
+// time.
 func revokes(t *testing.T, by *certtest.Pair, good time.Duration, list ...x509.RevocationListEntry) *x509.RevocationList {
 	t.Helper()
 	issuer := *by.Cert

@@ -18,7 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// Rows come in the order of the walk, however pieces of it overtake each other.
+// Rows come in the order of the walk, although its pieces end in another order.
 func TestOrder(t *testing.T) {
 	root, _, leaf := certtest.Hierarchy(t)
 	files := map[string][]byte{"ca.crt": certtest.Encode(root), "z/big.pem": append(certtest.Encode(leaf), strings.Repeat("#\n", 1<<20)...)}
@@ -69,7 +69,7 @@ func TestBrokenReport(t *testing.T) {
 	}
 }
 
-// A path to a root that was verified once is not taken for one that is not there.
+// A chain that was verified for one leaf is not used for a leaf with another chain.
 func TestKnownPaths(t *testing.T) {
 	root, upper, _ := certtest.Hierarchy(t)
 	lower := certtest.New(t, upper, "Lower", certtest.Authority)

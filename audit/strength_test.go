@@ -27,7 +27,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// uses sets key usages, and extended ones if there are any.
+// uses sets key usages and extended key usages.
 func uses(u x509.KeyUsage, extended ...x509.ExtKeyUsage) certtest.Spec {
 	return func(c *x509.Certificate) { c.KeyUsage, c.ExtKeyUsage = u, extended }
 }
@@ -139,7 +139,7 @@ func TestChainOrder(t *testing.T) {
 	})
 }
 
-// Every check says what it cites and what to do, and none is worse than it claims.
+// Each check has a citation and a remedy, and no finding is worse than its check claims.
 func TestChecks(t *testing.T) {
 	var ids []string
 	for _, c := range audit.Checks() {
@@ -174,7 +174,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// Run refuses what would be a panic later, or a report that is green for nothing.
+// Run refuses a config with which it would panic later, or report no finding because a
+// check is misspelt.
 func TestRunRefuses(t *testing.T) {
 	report, err := report.New("json", io.Discard, report.Terminal{})
 	certtest.Must(t, err)
@@ -217,7 +218,8 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
-// Servers compare the key with the first certificate, and do not start with another one.
+// Servers compare the key with the first certificate of the file, and do not start if it
+// does not fit.
 func TestLeafNotFirstBesideItsKey(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t)
 	dir := certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "tls.crt": certtest.Encode(intermediate, leaf), "tls.key": leaf.KeyPEM(t)})

@@ -13,15 +13,16 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// as openssl req -x509 makes a certificate: it signs itself and is an authority's.
+// selfMade makes a certificate as openssl req -x509 does: it is self-signed and has cA
+// TRUE.
 func selfMade(c *x509.Certificate) {
 	c.IsCA, c.ExtKeyUsage, c.DNSNames, c.IPAddresses = true, nil, nil, nil
 }
 
 func isAuthority(c *x509.Certificate) { c.IsCA = true }
 
-// What a server shows first, and what lies beside its own key, is verified,
-// whatever its basic constraints say, at each place where it is.
+// The first certificate of a server, and a certificate beside its own key, are verified in
+// each place, whatever their basic constraints say.
 func TestEveryoneIsVerified(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority, func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature })
 	intermediate := certtest.New(t, root, "Test Intermediate", certtest.Authority, func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature })
@@ -72,8 +73,8 @@ func TestEveryoneIsVerified(t *testing.T) {
 	}
 }
 
-// An authority at home has its key beside it, and neither names nor usages of a service.
-// What has those is judged as a leaf, whatever its basic constraints say.
+// A CA certificate beside its own key is judged as that of an authority if it has neither
+// names nor usages of a service, and as a leaf otherwise.
 func TestAuthorityAtHome(t *testing.T) {
 	names := func(c *x509.Certificate) { c.DNSNames = []string{"kubernetes"} }
 	anyUse := func(c *x509.Certificate) { c.KeyUsage = 0 }
@@ -104,8 +105,8 @@ func TestAuthorityAtHome(t *testing.T) {
 	}
 }
 
-// An authority with its key is known to the trust bundle beside it, or somebody can issue
-// what peers refuse.
+// An authority beside its own key must be trusted by the bundle beside it. Otherwise peers
+// refuse the certificates that it issues.
 func TestStrangeAuthorityAtHome(t *testing.T) {
 	root, mid, _ := certtest.Hierarchy(t)
 	stranger := certtest.New(t, nil, "Stranger", certtest.Authority)
@@ -122,7 +123,8 @@ func TestStrangeAuthorityAtHome(t *testing.T) {
 	})
 }
 
-// verdictOf is the state of a subject with its findings, and the first text and remedy.
+// verdictOf returns the state and the checks of a subject, and the text and the remedy of
+// the first finding.
 func verdictOf(t *testing.T, s audit.Subject) (state, text, remedy string) {
 	t.Helper()
 	s.Place = "x"
@@ -133,7 +135,7 @@ func verdictOf(t *testing.T, s audit.Subject) (state, text, remedy string) {
 	return audittest.States(t, r, "")["x"], text, remedy
 }
 
-// Each way in which a chain fails has its own words, and a remedy that helps.
+// Each fault of a chain has a text and a remedy of its own.
 func TestBrokenChains(t *testing.T) {
 	old, made := certtest.New(t, nil, "R", certtest.Authority), certtest.New(t, nil, "R", certtest.Authority)
 	leaf := certtest.New(t, old, "a")
@@ -175,7 +177,8 @@ func TestBrokenChains(t *testing.T) {
 	}
 }
 
-// A leaf that issued another one in its file is no missing intermediate.
+// A leaf that has issued another certificate of its file is not reported as a missing
+// intermediate.
 func TestLeafAsIssuerInFile(t *testing.T) {
 	root := certtest.New(t, nil, "R", certtest.Authority)
 	leaf := certtest.New(t, root, "a")
@@ -196,7 +199,7 @@ func TestLeafAsIssuerInFile(t *testing.T) {
 	}
 }
 
-// Usages go down the whole path (RFC 5280 §4.2.1.12, as all peers apply it).
+// Each issuer of a path must permit the usage (RFC 5280 §4.2.1.12, as all peers apply it).
 func TestUsagesOfIssuers(t *testing.T) {
 	const server, client, anything = x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageAny
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
@@ -230,8 +233,8 @@ func TestUsagesOfIssuers(t *testing.T) {
 	}
 }
 
-// Somebody has the key of a root, or of an intermediate: what it signs and the
-// record does not know is critical, wherever it is.
+// A certificate that a root or an intermediate of the record has signed, and that is not
+// in the record, is critical wherever it is: somebody else has the key.
 func TestIssuersOfTheRecord(t *testing.T) {
 	root := certtest.New(t, nil, "Record Root", certtest.Authority)
 	intermediate, retired := certtest.New(t, root, "Intermediate", certtest.Authority), certtest.New(t, root, "Retired", certtest.Authority)
@@ -270,8 +273,8 @@ func TestIssuersOfTheRecord(t *testing.T) {
 	audittest.Want(t, findings(audittest.Run(t, looked, record), "not-recorded"), all)
 }
 
-// The roots of a record judge what has no bundle of its own; they do not stand in
-// for one that was given or lies there.
+// The roots of a record judge chains without a bundle. They do not replace a bundle that
+// was given or found.
 func TestRootsOfTheRecord(t *testing.T) {
 	root, other := certtest.New(t, nil, "Record Root", certtest.Authority), certtest.New(t, nil, "Other Root", certtest.Authority)
 	ours, theirs := certtest.New(t, root, "localhost"), certtest.New(t, other, "localhost")
@@ -288,7 +291,7 @@ func TestRootsOfTheRecord(t *testing.T) {
 	}
 }
 
-// A chain ends with what ends first in it.
+// A chain ends with the certificate that ends first.
 func TestChainEnds(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	issuer := func(left time.Duration) *certtest.Pair {
@@ -320,7 +323,8 @@ func TestChainEnds(t *testing.T) {
 	}
 }
 
-// All that an authority has issued must be issued again before it ends.
+// An authority is reported early, because all its certificates must be issued again before
+// it ends.
 func TestAuthoritiesWarnInTime(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -346,8 +350,8 @@ func TestAuthoritiesWarnInTime(t *testing.T) {
 	}
 }
 
-// State, severity, numbers and exit status of a row say the same, for every check at
-// every severity.
+// State, severity, numbers and exit status of a row agree, for each check at each
+// severity.
 func TestStateAndSeverityAgree(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	leaf := certtest.New(t, root, "svc")

@@ -23,8 +23,9 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// pki makes certificates for verdicts_test.go. Unlike newPair it writes each byte that
-// is signed, so that it also makes what crypto/x509 would not.
+// pki makes certificates for the tables of verdicts. Unlike certtest.New it writes the
+// bytes that are signed itself, so that it can make certificates that crypto/x509 does
+// not.
 type pki struct{ testing.TB }
 
 // certified is a certificate with the private key that belongs to it.
@@ -45,7 +46,7 @@ type certPlan struct {
 	damage  bool    // of the signature
 }
 
-// tbsCertificate is RFC 5280 §4.1.
+// tbsCertificate is the TBSCertificate of RFC 5280 §4.1.
 type tbsCertificate struct {
 	Version    int `asn1:"optional,explicit,default:0,tag:0"`
 	Serial     asn1.RawValue
@@ -59,7 +60,7 @@ type tbsCertificate struct {
 
 type option func(*certPlan)
 
-// with applies a spec of pki_test.go.
+// with applies a spec of package certtest.
 func with(s certtest.Spec) option { return func(r *certPlan) { s(r.Certificate) } }
 
 func edit(e func(*tbsCertificate)) option {
@@ -109,7 +110,7 @@ var (
 	oidPrivate          = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
 )
 
-// extension adds one, in place of one with the same identifier.
+// extension adds an extension, in place of one with the same identifier.
 func extension(id asn1.ObjectIdentifier, critical bool, der ...byte) option {
 	return func(r *certPlan) {
 		dropExtension(id)(r)
@@ -187,7 +188,7 @@ func (p pki) newKey() crypto.Signer {
 	return key
 }
 
-// scratch signs what is signed again after the edits.
+// scratch is a key for certificates that are signed again after the edits.
 var scratch = sync.OnceValue(func() crypto.Signer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

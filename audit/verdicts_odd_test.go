@@ -60,7 +60,7 @@ func withoutKeyFile(m func(pki) *madeFiles) func(pki) *madeFiles {
 	}
 }
 
-// rsa512 is a key whose factors fit on a laptop.
+// rsa512 sets a key that a laptop can factor.
 func rsa512(r *certPlan) {
 	edit(func(t *tbsCertificate) {
 		a, _ := rand.Prime(rand.Reader, 256)
@@ -212,7 +212,7 @@ func nameCases() []verdictCase {
 	}
 }
 
-// littleEndian is a text in UTF-16, as Windows writes it.
+// littleEndian returns a text in UTF-16, as Windows writes it.
 func littleEndian(text string) string {
 	return string(audittest.UTF16(binary.LittleEndian, true, []byte(text)))
 }

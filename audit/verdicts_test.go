@@ -299,7 +299,7 @@ func because(reason string) string {
 	return " | " + reason
 }
 
-// same says once what all ways have in common.
+// same returns one text if the texts of all ways are equal, and all texts otherwise.
 func same(texts []string) []string {
 	var tails []string
 	for _, text := range texts {
@@ -327,7 +327,7 @@ func (v *verdicts) log(t *testing.T) {
 	t.Logf("%d cases, %d taken and %d refused by the judge:\n%s", len(v.lines), v.count["taken"], v.count["refused"], strings.Join(v.lines, "\n"))
 }
 
-// fileCases by theme.
+// fileCases returns the cases by theme.
 func fileCases() map[string][]verdictCase {
 	return map[string][]verdictCase{
 		"chain": chainCases(), "dates": dateCases(), "authorities": authorityCases(), "usages": usageCases(),

@@ -19,7 +19,8 @@ import (
 
 const corpora = "../../../shared/corpora"
 
-// Every certificate of the test suites of others is a row; none of it is in this repository.
+// Each certificate of the test suites of other projects is a row. These suites are not in
+// this repository.
 func TestCorpora(t *testing.T) {
 	if _, err := os.Stat(corpora); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("the test suites of others are not part of this repository; this runs where they lie in " + corpora)

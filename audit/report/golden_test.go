@@ -24,11 +24,11 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// random is what keys make different from run to run, in a width that stays, and
-// the table of checks, which has tests of its own.
+// random matches the texts that differ from run to run because keys do, and the table of
+// checks, which has tests of its own.
 var random = regexp.MustCompile(`[0-9a-f]{64}|[A-Za-z0-9+/]{43}=|"rules":\[.*\]|"ruleIndex":\d+`)
 
-// golden compares with a file below testdata, or writes it.
+// golden compares got with a file below testdata, or writes that file.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -43,12 +43,12 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// numbered is a certificate whose serial number has a width that does not vary.
+// numbered sets a serial number whose width is always the same.
 func numbered(n int64) certtest.Spec {
 	return func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(big.NewInt(1<<60), big.NewInt(n)) }
 }
 
-// everything is a report that has something in every field that a format shows.
+// everything returns a report with a value in each field that a format shows.
 func everything(t *testing.T) *audittest.Report {
 	t.Helper()
 	now := certtest.Doomsday()
@@ -83,7 +83,7 @@ func everything(t *testing.T) *audittest.Report {
 	return r
 }
 
-// What programs parse changes only on purpose.
+// Formats for programs change on purpose only.
 func TestGolden(t *testing.T) {
 	r := everything(t)
 	for _, format := range report.Formats() {
@@ -98,7 +98,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// What inspect says of one place: chain, key, renewal, and what is no certificate.
+// The explanation of one place: chain, key, renewal and documents.
 func TestGoldenInspect(t *testing.T) {
 	now := certtest.Doomsday()
 	decade := certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day))
@@ -126,8 +126,8 @@ func TestGoldenInspect(t *testing.T) {
 	}
 }
 
-// A table on a terminal says where before it says on which day, what all paths have
-// in common once, and breaks texts at words; no line is wider than the terminal.
+// A table on a narrow terminal drops days before places, shows the common directory of all
+// paths once, and breaks texts at words. No line is wider than the terminal.
 func TestGoldenWidths(t *testing.T) {
 	now := certtest.Doomsday()
 	root := certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day)), numbered(1))
@@ -163,7 +163,7 @@ func TestGoldenWidths(t *testing.T) {
 	}
 }
 
-// What paths have in common is left out of those of lists and keys, too.
+// The common directory is left out of the paths of lists and keys too.
 func TestSharedDirectoryOfDocuments(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	dir := certtest.Write(t, map[string][]byte{

@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// A page has room for the worst 50 000, whenever they come, holds no more on the
-// way, and says what is missing.
+// A page has the worst 50 000 rows, in whatever order they come. It never holds more, and
+// says how many are missing.
 func TestHTMLOfMoreThanItHolds(t *testing.T) {
 	const room, over = 50_000, 7
 	now := time.Now()

@@ -25,7 +25,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/report.html")
 
-// What differs from run to run, or has tests of its own.
+// varying matches the texts that differ from run to run, or have tests of their own.
 var varying = regexp.MustCompile(`(?s)0x[0-9a-f]+|[0-9a-f]{64}|sha256-[A-Za-z0-9+/&#;]+=|(<style>).*(</style>)|(<script>).*(</script>)`)
 
 func TestHTML(t *testing.T) {
@@ -45,7 +45,7 @@ func TestHTML(t *testing.T) {
 	}
 }
 
-// shape is a page without its text: elements, and names of attributes.
+// shape returns a page without its text: elements, and names of attributes.
 func shape(t *testing.T, page []byte) (out []string) {
 	t.Helper()
 	doc, err := html.Parse(bytes.NewReader(page))
@@ -63,8 +63,8 @@ func shape(t *testing.T, page []byte) (out []string) {
 	return out
 }
 
-// Whatever strangers write is text: a page has the same elements and attributes
-// as with harmless names.
+// A page with hostile texts has the same elements and attributes as one with harmless
+// names.
 func TestHTMLOfHostileText(t *testing.T) {
 	page := func(text string) []byte {
 		r := fixed(t)
@@ -97,7 +97,7 @@ func TestHTMLOfHostileText(t *testing.T) {
 
 var drawn = regexp.MustCompile(`translate\((\d+) \d+\)"><title>(?:(\d+) certificates)?[^<]*</title><path d="M-(\d+) 0A`)
 
-// No mark of a timeline lies upon another, and together they stand for all rows.
+// The marks of a timeline do not overlap, and together they stand for all rows.
 func TestTimelineOfMany(t *testing.T) {
 	const rows = 3000
 	var b bytes.Buffer

@@ -116,7 +116,7 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// unfound counts the series that do not depend on what checks there are.
+// unfound counts the series that do not depend on the table of checks.
 func unfound(series map[string]float64) (n int) {
 	for id := range series {
 		if !strings.HasPrefix(id, "certificate_finding{") {
@@ -126,7 +126,7 @@ func unfound(series map[string]float64) (n int) {
 	return n
 }
 
-// What a stranger wrote into a certificate or a path stays text in every format.
+// A text in a certificate or a path stays text in each format.
 func TestInjection(t *testing.T) {
 	for _, evil := range []string{
 		`=cmd|' /C calc'!A0`, "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", `a","b` + "\r\nOK,1", "a\"} 1\nevil 1\n", `\`, `\"`, "<script>alert(1)</script>",
@@ -156,7 +156,7 @@ func TestInjection(t *testing.T) {
 	}
 }
 
-// called names a certificate by text that no template would take.
+// called sets a common name that may be any text.
 func called(name string) certtest.Spec {
 	return func(c *x509.Certificate) { c.Subject.CommonName = strings.ToValidUTF8(name, "?"); c.DNSNames = nil }
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// noEnd is the date of what never ends (RFC 5280 §4.1.2.5).
+// noEnd returns the date of a certificate without an end (RFC 5280 §4.1.2.5).
 func noEnd() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }
 
 // No length of time saturates, as time.Duration does after 292 years.
@@ -73,8 +73,8 @@ func TestWithoutEnd(t *testing.T) {
 	}
 }
 
-// Dates that RFC 3339 cannot write end no report: with an offset, the last moment
-// of the year 9999 is in the next one.
+// A date that RFC 3339 cannot write does not end the report. With an offset, the last
+// moment of the year 9999 is in the year 10000 in UTC.
 func TestYear10000(t *testing.T) {
 	dated := func(from, to string) []byte {
 		at := func(text string) asn1.RawValue {
@@ -140,8 +140,8 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// What names the unread and the findings for Prometheus has bounded labels, and no
-// series comes twice.
+// The series of unread places and of findings have bounded labels, and no series comes
+// twice.
 func TestPrometheusNames(t *testing.T) {
 	c := certtest.Seen(certtest.New(t, nil, "x", certtest.Lives(time.Hour, 900*certtest.Day)).Cert)
 	gone := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}
@@ -180,7 +180,8 @@ func TestUnknownAlgorithm(t *testing.T) {
 	}
 }
 
-// postQuantum is a certificate of ML-DSA-44 (RFC 9881) with a key of the right length.
+// postQuantum returns a certificate of ML-DSA-44 (RFC 9881) with a key of the right
+// length.
 func postQuantum(t *testing.T) *cert.Certificate {
 	t.Helper()
 	p := certtest.New(t, nil, "post-quantum")

@@ -19,11 +19,11 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// hostileText is in every field that a stranger writes.
+// hostileText is put into each field that a stranger can choose.
 const hostileText = "a\x1b[2J\u202e<b>\"&\xff]]>\n%zz:"
 
-// outputs are reports that a format has to stand: everything, nothing, and what
-// strangers wrote.
+// outputs returns reports that each format must be able to write: with everything, empty,
+// and with hostile texts.
 func outputs(t *testing.T) map[string]*audittest.Report {
 	t.Helper()
 	p := certtest.New(t, nil, "x", called(hostileText), certtest.Lives(time.Hour, 900*certtest.Day))

@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// A wide table has more columns, shows what is worth knowing, and cuts nothing.
+// A wide table has more columns, shows findings of severity Info, and cuts nothing.
 func TestWideTable(t *testing.T) {
 	r := fixed(t)
 	i := slices.IndexFunc(r.Rows, func(row audit.Row) bool { return strings.Contains(row.Place, "admin-module") })
@@ -51,7 +51,8 @@ func TestWideTable(t *testing.T) {
 	}
 }
 
-// Colours are of the words of states alone, and go when they are taken off.
+// Only the words of states are coloured. Without the escape sequences the table is the
+// plain one.
 func TestColours(t *testing.T) {
 	r := fixed(t)
 	var plain, coloured bytes.Buffer
@@ -73,8 +74,8 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// What -o pem prints is a chain that programs take: each certificate once, a
-// leaf before what came with it, and no name that breaks out of its line.
+// The format pem is a chain that programs can read: each certificate once, a leaf before
+// its chain, and no name with a line break.
 func TestPEM(t *testing.T) {
 	root, intermediate, leaf := certtest.Hierarchy(t, called("a\n-----BEGIN CERTIFICATE-----\x1b"))
 	r := audittest.Run(t, audittest.Static{

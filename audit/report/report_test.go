@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// fixed is a report about certificates with fixed dates, judged at a fixed time.
+// fixed returns a report about certificates with fixed dates, judged at a fixed time.
 func fixed(t *testing.T) *audittest.Report {
 	t.Helper()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -151,7 +151,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Names in a certificate are a stranger's: none of their bytes may steer a terminal.
+// A stranger chooses the names in a certificate. None of their bytes may control a
+// terminal.
 func TestHostileNames(t *testing.T) {
 	evil := "a\x1b[2J\x1b]0;t\a\nOK  1d\u202e\u2066"
 	p := certtest.New(t, nil, evil, certtest.Authority, certtest.Lives(time.Hour, 8*certtest.Day))
@@ -178,7 +179,8 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// People copy addresses of databases with the password in them.
+// Passwords in addresses are not shown, because people copy addresses of databases with
+// them.
 func TestAboutWithoutPasswords(t *testing.T) {
 	const address = "postgres://user:secret1@host:1/db?password=secret2"
 	for _, format := range report.Formats() {

@@ -29,7 +29,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// certificate is a self-signed one with some more behind it.
+// certificate returns a self-signed certificate with further ones behind it.
 func certificate(t testing.TB, key crypto.Signer, more ...[]byte) tls.Certificate {
 	t.Helper()
 	shown := testpki.Issue(t, nil, &x509.Certificate{DNSNames: []string{"server.example"}}, key).TLS()
@@ -48,8 +48,8 @@ func keys(t testing.TB) (ec, rsaKey, ed crypto.Signer) {
 	return ec, rsaKey, ed
 }
 
-// served is one connection to a server. Over a pipe both ends would wait for the
-// other one to read: that is why it is TCP.
+// served returns a connection to a server. It is TCP, because over a pipe both ends would
+// wait for the other one to read.
 func served(t testing.TB, config *tls.Config) net.Conn {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -86,8 +86,8 @@ func same(t *testing.T, a tlsread.Answer, want tls.Certificate) {
 	}
 }
 
-// Every version, suite and group that crypto/tls can serve is read by a hello of
-// ours, with certificates that nobody can parse.
+// Ask reads each version, suite and group that crypto/tls can serve, also with
+// certificates that cannot be parsed.
 func TestAsk(t *testing.T) {
 	ec, rsaKey, ed := keys(t)
 	var all []uint16
@@ -116,7 +116,7 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// A server with a certificate of each family shows the one that is asked for.
+// A server with a certificate of each family sends the one that the offer asks for.
 func TestFamilies(t *testing.T) {
 	ec, rsaKey, ed := keys(t)
 	own := map[tlsread.Family]tls.Certificate{tlsread.ECDSA: certificate(t, ec), tlsread.RSA: certificate(t, rsaKey), tlsread.EdDSA: certificate(t, ed)}
@@ -157,8 +157,8 @@ func TestSuites(t *testing.T) {
 	}
 }
 
-// A server that wants a key exchange of which the hello has no share is an error
-// at once: it waits for another hello.
+// A server that asks for a group without a share is an error at once, because it waits for
+// a second hello.
 func TestRetry(t *testing.T) {
 	ec, _, _ := keys(t)
 	config := &tls.Config{Certificates: []tls.Certificate{certificate(t, ec)}, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}}
@@ -189,8 +189,8 @@ func (r *recorder) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// What crypto/tls was sent and could not parse is read from the record of it, also
-// after a HelloRetryRequest, and from servers that want a certificate themselves.
+// Replay reads certificates that crypto/tls received and could not parse, also after a
+// HelloRetryRequest, and from servers that ask for a client certificate.
 func TestReplay(t *testing.T) {
 	ec, _, _ := keys(t)
 	own := certificate(t, ec)
@@ -224,7 +224,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// refused is what a server sends to crypto/tls, which cannot parse its certificate.
+// refused returns the bytes that a server sends to crypto/tls, which cannot parse its
+// certificate.
 func refused(t testing.TB, config *tls.Config) (sent, keyLog []byte) {
 	t.Helper()
 	var log bytes.Buffer
@@ -236,7 +237,7 @@ func refused(t testing.TB, config *tls.Config) (sent, keyLog []byte) {
 	return conn.sent.Bytes(), log.Bytes()
 }
 
-// said is a server that has said everything before it was asked.
+// said returns a connection on which the server has sent all its bytes already.
 func said(sent []byte) io.ReadWriter {
 	return struct {
 		io.Reader
@@ -252,7 +253,7 @@ func message(kind byte, body []byte) []byte {
 	return append([]byte{kind, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body...)
 }
 
-// Whatever a server sends, it costs an error with a reason.
+// The answer of a hostile server is an error with a reason.
 func TestHostileServers(t *testing.T) {
 	const malformed, notTLS, none = "a message of the handshake is malformed", "it does not speak TLS", "it showed no certificate"
 	const tooMuch = "it sends more than 512 KiB in place of its certificates"
@@ -287,8 +288,8 @@ func TestHostileServers(t *testing.T) {
 	}
 }
 
-// Contract: anything that a server sends gives certificates or an error, and the
-// certificates are parts of what was sent, or of what was decrypted.
+// Contract: any input gives certificates or an error. The certificates are parts of the
+// bytes that were sent or decrypted.
 func FuzzReplay(f *testing.F) {
 	ec, _, _ := keys(f)
 	own := certificate(f, ec)
