@@ -54,8 +54,8 @@ type event struct {
 
 // Subscribe calls fn after each later change, in order. One goroutine calls all
 // subscribers: a slow fn delays the others, but no publication. If the certificate in
-// effect is overdue already, fn is called with that first. After stop has returned, fn is not called
-// again; one call may still be running.
+// effect is overdue already, fn is called with that first. After stop has returned, fn is
+// not called again; one call may still be running.
 func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
 	s := &subscriber{fn: fn}
 	e := &id.events
@@ -110,7 +110,6 @@ func (e *events) takeAll() []event {
 	return q
 }
 
-// dispatch calls the subscribers until the Identity closes.
 func (id *Identity) dispatch() {
 	for {
 		select {

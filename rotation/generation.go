@@ -85,10 +85,8 @@ func (g *Generation) String() string { return "generation " + certs.Fingerprint(
 // GoString is String: %#v would print the private key.
 func (g *Generation) GoString() string { return g.String() }
 
-// from returns when the own certificate becomes valid.
 func (g *Generation) from() time.Time { return g.Leaf().NotBefore }
 
-// until returns when the own certificate expires.
 func (g *Generation) until() time.Time { return g.Leaf().NotAfter }
 
 func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until()) }
@@ -122,7 +120,6 @@ type certPair struct {
 	warnings []string // faults that are tolerated
 }
 
-// ders returns the chain in DER.
 func (p certPair) ders() (ders []string) {
 	for _, c := range p.chain {
 		ders = append(ders, string(c.Raw))
@@ -130,7 +127,6 @@ func (p certPair) ders() (ders []string) {
 	return ders
 }
 
-// certificate returns the pair in the form that crypto/tls takes.
 func (p certPair) certificate() tls.Certificate {
 	c := tls.Certificate{
 		PrivateKey: p.key, Leaf: p.chain[0],
@@ -215,7 +211,6 @@ func assemble(m Material, own certPair, lists *revocations) *Generation {
 	}
 }
 
-// earlier returns the earlier one of two moments.
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a

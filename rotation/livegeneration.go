@@ -187,7 +187,6 @@ func (n *liveGeneration) closeAll() (cut int) {
 	return cut
 }
 
-// connections returns the open connections of all pools.
 func (n *liveGeneration) connections() (all []*conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -219,7 +218,6 @@ func (n *liveGeneration) dropTransport(t *Transport) {
 	closePools(append(gone, idle...))
 }
 
-// closeIdle closes the connections of t that no request uses now.
 func (n *liveGeneration) closeIdle(t *Transport) {
 	n.mu.Lock()
 	p := n.pools[t]

@@ -281,7 +281,6 @@ type conn struct {
 	gone    chan struct{}         // closed at the end of the first Close
 }
 
-// peerChains returns c.chains.
 func (c *conn) peerChains() [][]*x509.Certificate {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

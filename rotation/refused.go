@@ -104,7 +104,6 @@ func errorText(err error) string {
 	return printable.Clean(s)
 }
 
-// refusedPeers returns the counts of all reasons.
 func (id *Identity) refusedPeers() status.RefusedPeers {
 	n := func(r reason) uint64 { return id.refused[r].count.Load() }
 	return status.RefusedPeers{
@@ -159,7 +158,6 @@ func reasonOf(at occasion, err error) reason {
 // no error value to match.
 const sentNoCertificate = "tls: client didn't provide a certificate"
 
-// is reports whether the chain of err has an error of type E.
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok

@@ -48,7 +48,7 @@ type lister interface{ RevokedError() error }
 // renewer is a source that knows when it will renew its certificate.
 type renewer interface{ NextRenewal() time.Time }
 
-// connections counts open connections by generation, the oldest first.
+// connections counts open connections, by generation and the oldest first.
 func (id *Identity) connections() []status.Connections {
 	count := map[uint64]status.Connections{}
 	for _, n := range id.liveGenerations() {

@@ -294,7 +294,6 @@ func (l *Lease) RoundTripper(t *Transport) http.RoundTripper { return leased{l.l
 // open.
 func (l *Lease) Release() { l.release() }
 
-// leased is the RoundTripper of a lease.
 type leased struct {
 	live *liveGeneration
 	t    *Transport

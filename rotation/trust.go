@@ -165,7 +165,6 @@ func (t *Trust) noteMode(why error) {
 	}
 }
 
-// addUser registers a transport that must be told of changes.
 func (t *Trust) addUser(user *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
