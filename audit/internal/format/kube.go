@@ -118,24 +118,6 @@ type kubeName struct {
 	Namespace string `json:"namespace"`
 }
 
-type kubeConfigCluster struct {
-	Name    string `json:"name"`
-	Cluster struct {
-		File string `json:"certificate-authority"`
-		Data string `json:"certificate-authority-data"`
-	} `json:"cluster"`
-}
-
-type kubeConfigUser struct {
-	Name string `json:"name"`
-	User struct {
-		CertFile string `json:"client-certificate"`
-		CertData string `json:"client-certificate-data"`
-		KeyFile  string `json:"client-key"`
-		KeyData  string `json:"client-key-data"`
-	} `json:"user"`
-}
-
 // manifest is one file while it is read.
 type manifest struct {
 	with     *Context
@@ -354,40 +336,6 @@ func (m *manifest) parse(in *Location, parts []Part) {
 		}
 		p.In = &at
 		m.add(p)
-	}
-}
-
-// readConfig reads a kubeconfig: the certificates and keys of users and clusters, or the
-// names of files that hold them.
-func (m *manifest) readConfig(kind string, clusters []kubeConfigCluster, users []kubeConfigUser) {
-	if kind != "Config" {
-		return
-	}
-	for _, c := range clusters {
-		object := unique(m.names, "clusters/"+c.Name)
-		m.dataOrFile(object, "certificate-authority", c.Cluster.File, c.Cluster.Data)
-	}
-	for _, u := range users {
-		object := unique(m.names, "users/"+u.Name)
-		m.dataOrFile(object, "client-certificate", u.User.CertFile, u.User.CertData)
-		m.dataOrFile(object, "client-key", u.User.KeyFile, u.User.KeyData)
-	}
-}
-
-// dataOrFile adds the data of a field, or the file that it names. kubectl takes the data if
-// both are given.
-func (m *manifest) dataOrFile(object, field, file, data string) {
-	if !m.reserve(len(data)) {
-		return
-	}
-	content, err := base64.StdEncoding.DecodeString(data)
-	switch {
-	case err != nil:
-		m.add(Part{Err: errBadBase64, In: &Location{Object: object, Entry: field + "-data"}})
-	case data != "":
-		m.entry(&Location{Object: object, Entry: field + "-data"}, content, true)
-	case file != "":
-		m.add(Part{In: &Location{Object: object, Entry: field, File: file}})
 	}
 }
 

@@ -108,50 +108,6 @@ func (m *manifest) entriesOf(n *yaml.Node, into *map[string]string) error {
 	})
 }
 
-// clusters reads the clusters of a kubeconfig, until a bound is exceeded.
-func (m *manifest) clusters(list *yaml.Node, into *[]kubeConfigCluster) (err error) {
-	for _, n := range resolved(list).Content {
-		var c kubeConfigCluster
-		err = firstError(err, m.named(n, &c.Name, "cluster", map[string]*string{
-			"certificate-authority": &c.Cluster.File, "certificate-authority-data": &c.Cluster.Data,
-		}))
-		*into = append(*into, c)
-		if m.full() {
-			break
-		}
-	}
-	return err
-}
-
-// users reads the users of a kubeconfig, until a bound is exceeded.
-func (m *manifest) users(list *yaml.Node, into *[]kubeConfigUser) (err error) {
-	for _, n := range resolved(list).Content {
-		var u kubeConfigUser
-		err = firstError(err, m.named(n, &u.Name, "user", map[string]*string{
-			"client-certificate": &u.User.CertFile, "client-certificate-data": &u.User.CertData,
-			"client-key": &u.User.KeyFile, "client-key-data": &u.User.KeyData,
-		}))
-		*into = append(*into, u)
-		if m.full() {
-			break
-		}
-	}
-	return err
-}
-
-// named reads one item of a kubeconfig: its name, and the fields below the key kind.
-func (m *manifest) named(n *yaml.Node, name *string, kind string, into map[string]*string) error {
-	return m.eachPair(n, func(key string, v *yaml.Node) error {
-		switch key {
-		case "name":
-			return m.scalar(v, name)
-		case kind:
-			return m.texts(v, into)
-		}
-		return nil
-	})
-}
-
 // firstError returns a if it is an error, and b otherwise.
 func firstError(a, b error) error {
 	if a != nil {
