@@ -61,7 +61,11 @@ func (r *Raw) As(key crypto.Signer, kid string) *Raw {
 // Nonce asks for a nonce, which needs no account (RFC 8555 §7.2).
 func (r *Raw) Nonce() string {
 	r.T.Helper()
-	resp, err := r.HTTP.Head(r.URL + "/acme/acme/new-nonce")
+	req, err := http.NewRequestWithContext(r.T.Context(), http.MethodHead, r.URL+"/acme/acme/new-nonce", nil)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	resp, err := r.HTTP.Do(req)
 	if err != nil {
 		r.T.Fatal(err)
 	}
@@ -132,17 +136,17 @@ func (r *Raw) Post(path, body string, header ...string) (int, string, *http.Resp
 	if err != nil {
 		r.T.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }() // it is read to its end
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		r.T.Fatal(err)
 	}
-	_ = resp.Body.Close()
-	// The caller may read the body again, and has nothing to close.
-	resp.Body = io.NopCloser(bytes.NewReader(data))
+	// The caller may read the body, and has nothing to close.
+	read := &http.Response{StatusCode: resp.StatusCode, Status: resp.Status, Header: resp.Header, Body: io.NopCloser(bytes.NewReader(data))}
 	// An answer that is no problem has no type, and may be no JSON at all.
 	var p struct{ Type string }
 	_ = json.Unmarshal(data, &p)
-	return resp.StatusCode, strings.TrimPrefix(p.Type, problemPrefix), resp
+	return resp.StatusCode, strings.TrimPrefix(p.Type, problemPrefix), read
 }
 
 // Register gives the client an account (RFC 8555 §7.3).
@@ -153,6 +157,7 @@ func (r *Raw) Register() {
 	if status != http.StatusCreated {
 		r.T.Fatalf("registering: %d %s", status, kind)
 	}
+	_ = resp.Body.Close()
 	r.KID = resp.Header.Get("Location")
 }
 
@@ -171,6 +176,7 @@ type Problem struct {
 func (r *Raw) Problem(path, body string, header ...string) (status int, kind string, p Problem, h http.Header) {
 	r.T.Helper()
 	status, kind, resp := r.Post(path, body, header...)
+	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		r.T.Fatal(err)
@@ -187,6 +193,7 @@ func (r *Raw) Order(names ...string) (order, authz string, challenges map[string
 	r.T.Helper()
 	const path = "/acme/acme/new-order"
 	status, _, resp := r.Post(path, r.Sign(path, OrderOf(names...), nil))
+	defer func() { _ = resp.Body.Close() }()
 	if status != http.StatusCreated {
 		data, _ := io.ReadAll(resp.Body)
 		r.T.Fatalf("%d %s", status, data)
@@ -196,11 +203,12 @@ func (r *Raw) Order(names ...string) (order, authz string, challenges map[string
 		r.T.Fatal(err)
 	}
 	order, authz = strings.TrimPrefix(resp.Header.Get("Location"), r.URL), strings.TrimPrefix(o.Authorizations[0], r.URL)
-	_, _, resp = r.Post(authz, r.Sign(authz, "", nil))
+	_, _, shown := r.Post(authz, r.Sign(authz, "", nil))
+	defer func() { _ = shown.Body.Close() }()
 	var az struct {
 		Challenges []struct{ Type, URL, Token string }
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&az); err != nil {
+	if err := json.NewDecoder(shown.Body).Decode(&az); err != nil {
 		r.T.Fatal(err)
 	}
 	challenges = make(map[string]string)

@@ -28,10 +28,15 @@ func RowCounter(t testing.TB, dir string, tables ...string) func() (int, error) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	text := `SELECT (SELECT count(*) FROM ` + strings.Join(tables, `) + (SELECT count(*) FROM `) + `)`
+	text := countText(tables)
 	ctx := context.WithoutCancel(t.Context())
 	return func() (n int, err error) {
 		err = db.QueryRowContext(ctx, text).Scan(&n)
 		return n, err
 	}
+}
+
+// countText returns the query for the sum of the rows of tables.
+func countText(tables []string) string {
+	return `SELECT (SELECT count(*) FROM ` + strings.Join(tables, `) + (SELECT count(*) FROM `) + `)`
 }

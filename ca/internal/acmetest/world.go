@@ -71,7 +71,7 @@ func Start(t testing.TB, opt catest.Options, settings ...string) *World {
 // listenDNS serves the TXT records of the world and returns the address of the server.
 func (w *World) listenDNS(t testing.TB) string {
 	t.Helper()
-	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
+	dns, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,18 +116,21 @@ func (w *World) serveChallenge(rw http.ResponseWriter, r *http.Request) {
 // handshake is all that tls-alpn-01 needs, so each connection is closed after it (RFC 8737 §3).
 func (w *World) listenTLS(t testing.TB) (port string) {
 	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = inner.Close() })
+	ln := tls.NewListener(inner, &tls.Config{
 		NextProtos: []string{acme.ALPNProto},
+		MinVersion: tls.VersionTLS12, // RFC 8737 §4
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.cert, nil
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
+	ctx := context.WithoutCancel(t.Context()) // the authority may connect until it is closed
 	go func() {
 		for {
 			conn, err := ln.Accept()
@@ -135,7 +138,7 @@ func (w *World) listenTLS(t testing.TB) (port string) {
 				return
 			}
 			// The result is for the authority to judge: without a certificate it fails on both sides.
-			_ = conn.(*tls.Conn).HandshakeContext(context.Background())
+			_ = conn.(*tls.Conn).HandshakeContext(ctx)
 			_ = conn.Close()
 		}
 	}()

@@ -191,7 +191,7 @@ func (l *Log) VacuumInto(path string) {
 		l.t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	if _, err := db.ExecContext(l.t.Context(), `VACUUM INTO '`+path+`'`); err != nil {
+	if _, err := db.ExecContext(l.t.Context(), `VACUUM INTO ?`, path); err != nil {
 		l.t.Fatal(err)
 	}
 }
