@@ -38,8 +38,6 @@ var (
 		"audit/source: named",
 		"audit: anchors",
 		"audit: check",
-		"ca: marker",
-		"ca: sign",
 		"ingestclient/spool: Open",
 		"internal/pkitest: Network",
 		"rotation/enroll: Renew",

@@ -155,12 +155,12 @@ func TestACMEBindingForms(t *testing.T) {
 		{"another key", "unauthorized", "not the key of the account", mac("HS512", jose.JSONWebKey{Key: other.Public()}, good)},
 		{"no key", "unauthorized", "not the key of the account", mac("HS384", "x", good)},
 	} {
-		status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{"externalAccountBinding": tc.eab}, nil))
+		status, kind, p, _ := r.PostProblem(path, r.Sign(path, map[string]any{"externalAccountBinding": tc.eab}, nil))
 		if status >= 500 || kind != tc.kind || !strings.Contains(p.Detail, tc.detail) {
 			t.Errorf("%s: %d %s %q, want %s with %q", tc.name, status, kind, p.Detail, tc.kind, tc.detail)
 		}
 	}
-	if status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{"externalAccountBinding": mac("HS512", own, good)}, nil)); status != http.StatusCreated {
+	if status, kind, p, _ := r.PostProblem(path, r.Sign(path, map[string]any{"externalAccountBinding": mac("HS512", own, good)}, nil)); status != http.StatusCreated {
 		t.Errorf("a good one: %d %s %q", status, kind, p.Detail)
 	}
 }
@@ -231,12 +231,12 @@ func TestACMEKeyChangeForms(t *testing.T) {
 		{"no payload", "not {account, oldKey}", inner(next, "[]", nil)},
 		{"an altered signature", "does not verify", json.RawMessage(strings.Replace(string(inner(next, good, nil)), `"signature":"`, `"signature":"AAAA`, 1))},
 	} {
-		status, kind, p, _ := r.Problem(path, r.Sign(path, tc.inner, nil))
+		status, kind, p, _ := r.PostProblem(path, r.Sign(path, tc.inner, nil))
 		if status >= 500 || kind != "malformed" || !strings.Contains(p.Detail, tc.detail) {
 			t.Errorf("%s: %d %s %q, want %q", tc.name, status, kind, p.Detail, tc.detail)
 		}
 	}
-	if status, _, p, _ := r.Problem(path, r.Sign(path, inner(next, good, nil), nil)); status != http.StatusOK {
+	if status, _, p, _ := r.PostProblem(path, r.Sign(path, inner(next, good, nil), nil)); status != http.StatusOK {
 		t.Errorf("a good one: %d %q", status, p.Detail)
 	}
 }
@@ -274,7 +274,7 @@ func TestACMEEndedChallenges(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	r := acmetest.NewRaw(t, w.CA)
 	r.Register()
-	_, authz, challenges := r.Order("web.example")
+	_, authz, challenges := r.NewOrder("web.example")
 	if status, _, _ := r.Post(authz, r.Sign(authz, map[string]string{"status": "deactivated"}, nil)); status != http.StatusOK {
 		t.Fatal("deactivating")
 	}

@@ -48,8 +48,8 @@ func TestACMEProblems(t *testing.T) {
 	good.Register()
 	other.Register()
 	const accounts, orders, revoke, change = "/acme/acme/new-account", "/acme/acme/new-order", "/acme/acme/revoke-cert", "/acme/acme/key-change"
-	pending, authz, challenges := good.Order("web.example")
-	gone, goneAuthz, _ := good.Order("web.example")
+	pending, authz, challenges := good.NewOrder("web.example")
+	gone, goneAuthz, _ := good.NewOrder("web.example")
 	if status, _, _ := good.Post(goneAuthz, good.Sign(goneAuthz, map[string]string{"status": "deactivated"}, nil)); status != http.StatusOK {
 		t.Fatal("deactivating an authorization")
 	}
@@ -141,7 +141,7 @@ func TestACMEProblems(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := tc.by.As(tc.by.Key, tc.by.KID)
 			r.T = t
-			status, kind, p, h := r.Problem(tc.path, r.Sign(tc.path, tc.payload, nil))
+			status, kind, p, h := r.PostProblem(tc.path, r.Sign(tc.path, tc.payload, nil))
 			if status != tc.status || kind != tc.kind || !strings.Contains(p.Detail, tc.detail) || p.Status != status {
 				t.Errorf("%d %s %q (status %d), want %d %s with %q", status, kind, p.Detail, p.Status, tc.status, tc.kind, tc.detail)
 			}
@@ -153,7 +153,7 @@ func TestACMEProblems(t *testing.T) {
 			}
 		})
 	}
-	_, _, p, _ := good.Problem(orders, good.Sign(orders, acmetest.OrderOf("web.example", "evil.example", "mean.example"), nil))
+	_, _, p, _ := good.PostProblem(orders, good.Sign(orders, acmetest.OrderOf("web.example", "evil.example", "mean.example"), nil))
 	if len(p.Subproblems) != 2 || p.Subproblems[0].Identifier.Value != "evil.example" || p.Subproblems[1].Identifier.Type != "dns" || !strings.HasSuffix(p.Subproblems[0].Type, ":rejectedIdentifier") {
 		t.Errorf("subproblems: %+v", p.Subproblems)
 	}
@@ -229,7 +229,7 @@ func TestACMEChallengeProblems(t *testing.T) {
 		{"another record", "dns-01", canary, "incorrectResponse", "none of the 1 TXT records"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			order, authz, challenges := r.Order("web.example")
+			order, authz, challenges := r.NewOrder("web.example")
 			path := challenges[tc.challenge]
 			w.SetTXT("_acme-challenge.web.example")
 			if tc.content != "" {
@@ -284,7 +284,7 @@ func TestACMEAccountKeys(t *testing.T) {
 	const path = "/acme/acme/new-account"
 	r := acmetest.NewRaw(t, w.CA)
 	r.Key = ed
-	if status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{}, nil)); status != http.StatusCreated {
+	if status, kind, p, _ := r.PostProblem(path, r.Sign(path, map[string]any{}, nil)); status != http.StatusCreated {
 		t.Errorf("Ed25519: %d %s %q", status, kind, p.Detail)
 	}
 	head := map[string]any{"alg": "RS256", "nonce": r.Nonce(), "url": r.URL + path, "jwk": map[string]string{
@@ -295,7 +295,7 @@ func TestACMEAccountKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := fmt.Sprintf(`{"protected":%q,"payload":"e30","signature":"AAAA"}`, base64.RawURLEncoding.EncodeToString(protected))
-	if status, kind, p, _ := r.Problem(path, body); status != 400 || kind != "badPublicKey" || !strings.Contains(p.Detail, "RSA key of 1848 bits") {
+	if status, kind, p, _ := r.PostProblem(path, body); status != 400 || kind != "badPublicKey" || !strings.Contains(p.Detail, "RSA key of 1848 bits") {
 		t.Errorf("%d %s %q", status, kind, p.Detail)
 	}
 }
@@ -351,7 +351,7 @@ func TestACMERegistrationFlood(t *testing.T) {
 	var limited int
 	for i := range 8 {
 		r := acmetest.NewRaw(t, w.CA)
-		status, kind, p, h := r.Problem(path, r.Sign(path, map[string]any{}, nil))
+		status, kind, p, h := r.PostProblem(path, r.Sign(path, map[string]any{}, nil))
 		if status == http.StatusCreated && i < 3 {
 			continue
 		}
@@ -368,7 +368,7 @@ func TestACMERegistrationFlood(t *testing.T) {
 	}
 	// From another address it goes on.
 	r := acmetest.NewRaw(t, w.CA)
-	if status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{}, nil), from, "192.0.2.1:1"); status != http.StatusCreated {
+	if status, kind, p, _ := r.PostProblem(path, r.Sign(path, map[string]any{}, nil), from, "192.0.2.1:1"); status != http.StatusCreated {
 		t.Errorf("%d %s %q", status, kind, p.Detail)
 	}
 }

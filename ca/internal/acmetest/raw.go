@@ -172,8 +172,8 @@ type Problem struct {
 	}
 }
 
-// Problem posts and reads the problem that comes back; kind is its type without the prefix.
-func (r *Raw) Problem(path, body string, header ...string) (status int, kind string, p Problem, h http.Header) {
+// PostProblem posts and reads the problem that comes back; kind is its type without the prefix.
+func (r *Raw) PostProblem(path, body string, header ...string) (status int, kind string, p Problem, h http.Header) {
 	r.T.Helper()
 	status, kind, resp := r.Post(path, body, header...)
 	defer func() { _ = resp.Body.Close() }()
@@ -187,9 +187,9 @@ func (r *Raw) Problem(path, body string, header ...string) (status int, kind str
 	return status, kind, p, resp.Header
 }
 
-// Order makes an order and returns the paths of the order, of its first authorization, and
+// NewOrder makes an order and returns the paths of the order, of its first authorization, and
 // of its challenges by kind. challenges["token"] is their token.
-func (r *Raw) Order(names ...string) (order, authz string, challenges map[string]string) {
+func (r *Raw) NewOrder(names ...string) (order, authz string, challenges map[string]string) {
 	r.T.Helper()
 	const path = "/acme/acme/new-order"
 	status, _, resp := r.Post(path, r.Sign(path, OrderOf(names...), nil))
