@@ -87,10 +87,11 @@ func TestCache(t *testing.T) {
 		certtest.Must(t, err)
 		return c
 	}
-	if parse(root) != parse(root) || known.Canonical(certtest.Seen(root.Cert)) != parse(root) {
+	first := parse(root)
+	if again := parse(root); again != first || known.Canonical(certtest.Seen(root.Cert)) != first {
 		t.Error("the root is there twice")
 	}
-	if parse(leaf) == parse(leaf) {
+	if first, again := parse(leaf), parse(leaf); first == again {
 		t.Error("a leaf is kept")
 	}
 }

@@ -2,6 +2,7 @@ package arch_test
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -15,8 +16,8 @@ const (
 	mostFiles        = 25
 	mostCommandFiles = 40 // cmd/artstore-pki has one file for each command
 	mostUpShare      = 0.1
-	leastComments    = 0.13 // of the lines that are not blank
-	mostComments     = 0.20
+	leastComments    = 13 // percent of the lines that are not blank
+	mostComments     = 20
 	smallPackage     = 300 // lines; below, the documentation of a few names is a large part
 )
 
@@ -94,27 +95,15 @@ var documented = []string{
 	"rotation/rotgrpc", // the contract between rotation and gRPC
 }
 
-// Packages with fewer comments than leastComments, with the share that they have.
-// These numbers only get larger: raise one when its package got comments, remove it
-// when its package fits.
-var fewComments = map[string]float64{}
-
 // TestCommentsAreEnough: a reader is told why, and is not told everything twice.
 func TestCommentsAreEnough(t *testing.T) {
 	for _, s := range shapes(t) {
-		share := s.CommentShare()
-		least := leastComments
-		if known, ok := fewComments[s.Package]; ok {
-			if share >= leastComments {
-				t.Logf("%s has %.1f %% comments: remove it from the table", s.Package, 100*share)
-			}
-			least = known
-		}
+		percent := math.Round(100 * s.CommentShare())
 		switch {
-		case share < least:
-			t.Errorf("%s has %.1f %% comment lines, fewer than %.1f %%: say why, and what each function returns", s.Package, 100*share, 100*least)
-		case share > mostComments && s.Lines > smallPackage && !slices.Contains(documented, s.Package):
-			t.Errorf("%s has %.1f %% comment lines, more than %.0f %%: drop those that repeat the code", s.Package, 100*share, 100*mostComments)
+		case percent < leastComments:
+			t.Errorf("%s has %v %% comment lines, fewer than %d %%: say why, and what each function returns", s.Package, percent, leastComments)
+		case percent > mostComments && s.Lines > smallPackage && !slices.Contains(documented, s.Package):
+			t.Errorf("%s has %v %% comment lines, more than %d %%: drop those that repeat the code", s.Package, percent, mostComments)
 		}
 	}
 }

@@ -54,7 +54,8 @@ func JWT(header, claims, signature string) []byte {
 // Serve does TLS handshakes with all clients until the test ends.
 func Serve(t *testing.T, config *tls.Config) (address string) {
 	t.Helper()
-	return Accept(t, func(c net.Conn) { _ = tls.Server(c, config).Handshake() }) // a client may refuse it: that is what tests want to see
+	// A client may refuse the server: that is what tests want to see.
+	return Accept(t, func(c net.Conn) { _ = tls.Server(c, config).HandshakeContext(t.Context()) })
 }
 
 // Accept listens on a free port until the test ends. It calls handle for each

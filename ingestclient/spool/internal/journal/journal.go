@@ -304,6 +304,7 @@ func (j *Journal) Stored() []*Record {
 	return out
 }
 
+// KeptFiles returns the identities of the files of the kept records.
 func (j *Journal) KeptFiles() []fileat.ID {
 	j.mu.Lock()
 	defer j.mu.Unlock()
