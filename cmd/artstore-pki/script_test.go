@@ -86,6 +86,7 @@ func TestScript(t *testing.T) {
 		Files: paths,
 		Setup: func(env *testscript.Env) error {
 			env.Values[scriptT{}] = env.T()
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			if bin != "" {
 				env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			}
