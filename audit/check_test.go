@@ -80,6 +80,11 @@ func TestChains(t *testing.T) {
 			t.Errorf("%s: %d chains not judged", c.name, r.Unjudged)
 		}
 	}
+	// One that has signed itself is judged without a bundle.
+	self := certtest.New(t, nil, "self")
+	if r := audittest.Run(t, audittest.Static{{Place: "x", Cert: certtest.Seen(self.Cert)}}); r.Unjudged != 0 || audittest.States(t, r, "")["x"] != "CRIT untrusted" {
+		t.Errorf("signed itself: %s, %d chains not judged", audittest.States(t, r, "")["x"], r.Unjudged)
+	}
 	// The leaf's own end is not a fault of its chain.
 	late := certtest.New(t, intermediate, "late", certtest.Lives(10*certtest.Day, 9*certtest.Day))
 	r := audittest.Run(t, audittest.Static{{Place: "x", Cert: certtest.Seen(late.Cert), Chain: certtest.SeenAll([]*certtest.Pair{intermediate}), Bundle: certtest.SeenAll([]*certtest.Pair{root})}})

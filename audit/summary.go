@@ -38,8 +38,11 @@ type Summary struct {
 	Documents     int `json:"documents"`
 	DocumentsWarn int `json:"documents_warn"`
 	DocumentsCrit int `json:"documents_crit"`
-	// Unjudged counts places of leaves without a bundle, whose chain was not judged.
+	// Unjudged counts places of leaves without a bundle, whose chain was not judged. One that
+	// has signed itself is not among them: no bundle could make it good.
 	Unjudged int `json:"chains_not_judged"`
+	// Uncompared counts places of certificates whose private key could not be compared.
+	Uncompared int `json:"keys_not_compared"`
 	// Judged counts places of leaves with a bundle.
 	Judged int `json:"-"`
 	// Accepted counts findings that the baseline has removed.
@@ -130,10 +133,15 @@ func (s *Summary) count(r *Row, seen classByID) {
 	default:
 		s.countDocument(r.Document, r.Severity())
 	}
-	if r.Leaf() && r.Bundle == nil && r.Kind != kindRecord {
-		s.Unjudged++
-	} else if r.Leaf() && r.Bundle != nil {
+	switch {
+	case !r.Leaf():
+	case r.Bundle != nil:
 		s.Judged++
+	case r.Kind != kindRecord && !r.Cert.SelfSigned():
+		s.Unjudged++
+	}
+	if r.Cert != nil && slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Check == "key-not-compared" }) {
+		s.Uncompared++
 	}
 }
 
@@ -243,6 +251,7 @@ func (s *Summary) String() string {
 		text += fmt.Sprintf("%s %d to watch, %d critical", of, s.DocumentsWarn, s.DocumentsCrit)
 	}
 	more(s.Unjudged, "; ", "chain not judged: no trust bundle", "chains not judged: no trust bundle")
+	more(s.Uncompared, "; ", "key not compared with its certificate", "keys not compared with their certificates")
 	if s.Accepted > 0 || len(s.Stale) > 0 {
 		text += "; " + wording.Plural(s.Accepted, "finding accepted", "findings accepted")
 		more(len(s.Stale), ", ", "acceptance for nothing", "acceptances for nothing")

@@ -71,8 +71,18 @@ type pageRow struct {
 // Check.
 type pageNote struct {
 	Class, Check, Text string
-	// Place is where the note applies, for a row with several places.
+	// Place is where the note applies, for a row with several places, and more is the number
+	// of further places where it applies too.
 	Place string
+	more  int
+}
+
+// where returns the place of a note, and how many more there are.
+func (n *pageNote) where() string {
+	if n.more == 0 {
+		return n.Place
+	}
+	return fmt.Sprintf("%s and %d more", n.Place, n.more)
 }
 
 // rankNames has, for each rank from the mildest to the worst, the class in style.css and
@@ -126,8 +136,11 @@ func merged(rows []pageRow) []pageRow {
 		one := &out[at]
 		one.also = append(one.also, r.Place)
 		for _, n := range r.Notes {
-			same := func(o pageNote) bool { return o.Class == n.Class && o.Check == n.Check && o.Text == n.Text }
-			if len(one.Notes) < maxNotes && !slices.ContainsFunc(one.Notes, same) {
+			same := slices.IndexFunc(one.Notes, func(o pageNote) bool { return o.Class == n.Class && o.Check == n.Check && o.Text == n.Text })
+			switch {
+			case same >= 0:
+				one.Notes[same].more++
+			case len(one.Notes) < maxNotes:
 				one.Notes = append(one.Notes, n)
 			}
 		}
@@ -195,7 +208,7 @@ func pageNotes(r *audit.Row) (out []pageNote) {
 		out = append(out, pageNote{Class: "unchecked", Text: pageText(r.Err.Error()), Place: pagePlace(r)})
 	}
 	for _, f := range r.Findings {
-		out = append(out, pageNote{f.Severity.String(), f.Check, pageText(f.Text), pagePlace(r)})
+		out = append(out, pageNote{Class: f.Severity.String(), Check: f.Check, Text: pageText(f.Text), Place: pagePlace(r)})
 	}
 	return out
 }

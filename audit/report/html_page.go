@@ -186,7 +186,7 @@ func severityOf(name string) audit.Severity {
 
 func (g *group) add(row *pageRow, n pageNote, severity audit.Severity) {
 	g.severity = max(g.severity, severity)
-	one := groupRow{row.Name, n.Place, n.Text}
+	one := groupRow{row.Name, n.where(), n.Text}
 	if row.at != g.last { // one certificate may have it in several places
 		g.last = row.at
 		if row.dated {

@@ -232,4 +232,9 @@ func TestHTMLCountsDocuments(t *testing.T) {
 	if _, group, _ := strings.Cut(b.String(), ">crl-expired<"); !strings.Contains(group[:min(len(group), 200)], "2 documents") {
 		t.Errorf("the group counts otherwise: %.200s", group)
 	}
+	for _, want := range []string{"<b>2</b> other documents", "<b>2</b> of these critical"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
 }

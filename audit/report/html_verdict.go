@@ -104,8 +104,8 @@ type tile struct {
 func (h *htmlRenderer) headline(s *audit.Summary) pageHeadline {
 	clauses := h.tally.clauses()
 	v := pageHeadline{Class: rankNames[0].class, Tiles: tilesOf(s)}
-	for rank, name := range rankNames {
-		if slices.ContainsFunc(v.Tiles, func(t tile) bool { return t.Class == name.class && t.Count > 0 }) || rank == 3 && h.tally.others[audit.Crit] > 0 {
+	for _, name := range rankNames {
+		if slices.ContainsFunc(v.Tiles, func(t tile) bool { return t.Class == name.class && t.Count > 0 }) {
 			v.Class = name.class // the ranks go up
 		}
 	}
@@ -117,10 +117,13 @@ func (h *htmlRenderer) headline(s *audit.Summary) pageHeadline {
 }
 
 // tilesOf returns the numbers at the top. Those of certificates add up to all certificates;
-// the last three appear only if they are not 0.
+// the others appear only if they are not 0.
 func tilesOf(s *audit.Summary) []tile {
 	out := []tile{{"crit", "critical", s.Crit}, {"warn", "to watch", s.Warn}, {"ok", "fine", s.Fine}}
-	for _, t := range []tile{{"unchecked", "read in part", s.Partial}, {"unchecked", "places not read", s.Unread}, {"info", "other documents", s.Documents}} {
+	for _, t := range []tile{
+		{"unchecked", "read in part", s.Partial}, {"unchecked", "places not read", s.Unread}, {"info", "other documents", s.Documents},
+		{"crit", "of these critical", s.DocumentsCrit}, {"warn", "of these to watch", s.DocumentsWarn},
+	} {
 		if t.Count > 0 {
 			out = append(out, t)
 		}
@@ -154,6 +157,7 @@ func (t *counts) clauses() (out []clause) {
 		}
 		add(t.of[i], "certificate", "certificates", text)
 	}
+	add(t.others[audit.Warn], "document", "documents", map[bool]string{true: "is to watch", false: "are to watch"}[t.others[audit.Warn] == 1])
 	return out
 }
 

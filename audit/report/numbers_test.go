@@ -143,7 +143,8 @@ func TestLongNames(t *testing.T) {
 // The series of unread places and of findings have bounded labels, and no series comes
 // twice.
 func TestPrometheusNames(t *testing.T) {
-	c := certtest.Seen(certtest.New(t, nil, "x", certtest.Lives(time.Hour, 900*certtest.Day)).Cert)
+	ca := certtest.New(t, nil, "ca", certtest.Authority)
+	c := certtest.Seen(certtest.New(t, ca, "x", certtest.Lives(time.Hour, 900*certtest.Day)).Cert)
 	gone := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}
 	twice := audittest.Static{
 		{Kind: "file", Place: "/a\x1b", Cert: c}, {Kind: "file", Place: "/a\x1b", Cert: c},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -131,14 +132,14 @@ func judgeFlags(formats ...string) []cli.Flag {
 //
 // What cannot be read or reached is a row of the report and not an error, so that one place
 // never hides the others. The status is 3 for findings from --fail-on up, else 1 if
-// something could not be checked. It is 2 for checks of chains that had no trust bundle for
-// any chain: such a report has no findings, and looks as if all were well.
+// something could not be checked. Without findings it is 2 for checks of chains that had no
+// trust bundle for any chain: such a report looks as if all were well.
 //
 // An interrupted audit completes its report with what was found until then, and the report
 // says that it is not complete. Nothing is changed but the file of --write-baseline.
 func runAudit(u *ui.UI, c *cli.Context) error {
 	if c.Bool("checks") {
-		return listChecks(u, c.String(output.Name) == output.JSON)
+		return listChecks(u, c)
 	}
 	if c.Args().Len() == 0 && c.String(flagRecord) == "" {
 		return ui.UsageErrorf("nothing to audit: want a file, a directory, HOST:PORT or --record")
@@ -155,10 +156,11 @@ func runAudit(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if summary.Judged == 0 && summary.Unjudged > 0 && ofChains(c.StringSlice(flagOnly)) {
+	status := exitStatusFor(summary, least)
+	if !errors.Is(status, ui.ExitStatus(exitFindings)) && summary.Judged == 0 && summary.Unjudged > 0 && ofChains(c.StringSlice(flagOnly)) {
 		return ui.WithHint(ui.UsageErrorf("--%s wants chains judged, and there is no trust bundle for any", flagOnly), "--ca-cert or --record names one, or a ca.crt lies beside the files")
 	}
-	return exitStatusFor(summary, least)
+	return status
 }
 
 // ofChains reports whether --only was given and names nothing but checks that need a trust
@@ -170,9 +172,13 @@ func ofChains(only []string) bool {
 
 // listChecks prints the table of checks: id, severity, what to do, and the section that the
 // check rests on. Baselines, --only and --disable use the ids.
-func listChecks(u *ui.UI, asJSON bool) error {
-	if asJSON {
+func listChecks(u *ui.UI, c *cli.Context) error {
+	switch format := c.String(output.Name); format {
+	case output.JSON:
 		return u.JSON(map[string]any{"schema_version": 1, "checks": audit.Checks()})
+	case output.Table:
+	default:
+		return ui.UsageErrorf("--%s %q: want one of %s, %s for --checks", output.Name, printable.Clean(format), output.Table, output.JSON)
 	}
 	for _, c := range audit.Checks() {
 		if err := u.Outf("%-16s %-4s  %s (%s)", c.Check, c.Severity, c.Remedy, c.Cites); err != nil {

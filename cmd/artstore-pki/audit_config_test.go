@@ -1,15 +1,35 @@
 package main
 
 import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 func TestTargetList(t *testing.T) {
 	got := targetList("# servers\nstorage:8010\r\n\n  /etc/artstore/a b  \n  # no\nhttps://[::1]:8000/x#y\n@other\nlast")
 	if want := []string{"storage:8010", "/etc/artstore/a b", "https://[::1]:8000/x#y", "@other", "last"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestOnlyUntrustedWithoutBundle: without a trust bundle a certificate that has signed itself
+// is wrong all the same, so the finding counts and not that no chain was judged.
+func TestOnlyUntrustedWithoutBundle(t *testing.T) {
+	p := &program{t: t, dir: t.TempDir()}
+	self := testpki.Issue(t, nil, &x509.Certificate{DNSNames: []string{"self.example"}}, testpki.Key(t))
+	p.write("self.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: self.Cert.Raw})))
+	var out bytes.Buffer
+	if status := p.run(t.Context(), &out, "audit", p.path("self.pem"), "--only", "untrusted"); status != exitFindings {
+		t.Errorf("exit status %d\n%s", status, out.String())
+	}
+	if want := "1 certificate: 0 fine, 0 to watch, 1 critical\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in\n%s", want, out.String())
 	}
 }
 

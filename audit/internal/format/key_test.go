@@ -83,7 +83,11 @@ func TestKeyFiles(t *testing.T) {
 				for _, m := range owner.fine {
 					exposed = exposed && m != mode
 				}
-				got := audittest.States(t, audittest.Run(t, source.Targets{Names: []string{dir}, Bundle: certtest.Bundle([]*certtest.Pair{root})}), dir)
+				r := audittest.Run(t, source.Targets{Names: []string{dir}, Bundle: certtest.Bundle([]*certtest.Pair{root})})
+				if uncompared := r.Uncompared > 0; uncompared != opaque {
+					t.Errorf("%d keys not compared", r.Uncompared)
+				}
+				got := audittest.States(t, r, dir)
 				is := func(parts ...string) string { // the state, and what is not ""
 					return strings.Join(strings.Fields(strings.Join(parts, " ")), " ")
 				}
