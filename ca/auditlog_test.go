@@ -161,7 +161,7 @@ func TestAuditLogRotates(t *testing.T) {
 	if v := metricValue(t, reg, "artstore_ca_audit_log_failures_total", ""); v != 1 {
 		t.Errorf("%v failures counted", v)
 	}
-	overwriteConfig(t, dir, "audit_log: /nonexistent/audit\n")
+	damage.Config(t, dir, "audit_log: /nonexistent/audit\n")
 	r, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -222,16 +222,6 @@ func TestReloadLosesNoLine(t *testing.T) {
 	if v := metricValue(t, reg, "artstore_ca_audit_log_failures_total", ""); v != 0 {
 		t.Errorf("%v failures counted", v)
 	}
-}
-
-func overwriteConfig(t testing.TB, dir, more string) {
-	t.Helper()
-	path := filepath.Join(dir, "pki.yaml")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	damage.File(t, path, append(data, more...))
 }
 
 // A reload reads the password file again. With a wrong password nothing changes.

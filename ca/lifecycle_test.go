@@ -62,15 +62,6 @@ func TestEncrypted(t *testing.T) {
 	}
 }
 
-func glob(t testing.TB, dir, pattern string) []string {
-	t.Helper()
-	out, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil || len(out) == 0 {
-		t.Fatalf("%s: %v %v", pattern, out, err)
-	}
-	return out
-}
-
 func TestKeyTypes(t *testing.T) {
 	for _, kind := range []string{"Ed25519", "RSA-3072"} {
 		t.Run(kind, func(t *testing.T) {
@@ -92,8 +83,8 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty directory: %v", err)
 	}
-	key := glob(t, made, "secrets/????????*.key") // not log.key
-	certs := glob(t, made, "certs/????????*.crt")
+	key := damage.Files(t, made, "secrets/????????*.key") // not log.key
+	certs := damage.Files(t, made, "certs/????????*.crt")
 	for name, tc := range map[string]struct{ file, content, want string }{
 		"unknown key":      {"pki.yaml", "name: x\naddr: y\n", `line 2: unknown key "addr"`},
 		"empty":            {"pki.yaml", "", "empty"},

@@ -244,7 +244,7 @@ func TestLogKey(t *testing.T) {
 		t.Errorf("another public key was replaced: %v", err)
 	}
 	damage.File(t, public, want)
-	issuing := glob(t, dir, "secrets/????????*.key")[0]
+	issuing := damage.Files(t, dir, "secrets/????????*.key")[0]
 	data, err := os.ReadFile(issuing)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
@@ -50,7 +51,7 @@ func TestMetrics(t *testing.T) {
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), RootLifetime: 48 * time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	overwriteConfig(t, dir, "limits: {per_address: {per_second: 0.001, burst: 4}}\n")
+	damage.Config(t, dir, "limits: {per_address: {per_second: 0.001, burst: 4}}\n")
 	reg := prometheus.NewRegistry()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg})
 	if err != nil {

@@ -136,7 +136,7 @@ type loss struct {
 
 var losses = []loss{
 	{"absent", false, func(t *testing.T, w *lossWorld) {
-		for _, p := range glob(t, w.dir, "pki.db*") {
+		for _, p := range damage.Files(t, w.dir, "pki.db*") {
 			if err := os.Remove(p); err != nil {
 				t.Fatal(err)
 			}
@@ -404,7 +404,7 @@ func TestRecordVanishesUnderServe(t *testing.T) {
 		vanish func(t *testing.T, c *catest.CA, where string)
 	}{
 		"sqlite/removed": {false, func(t *testing.T, c *catest.CA, _ string) {
-			for _, p := range glob(t, c.Dir, "pki.db*") {
+			for _, p := range damage.Files(t, c.Dir, "pki.db*") {
 				if err := os.Remove(p); err != nil {
 					t.Fatal(err)
 				}
@@ -412,7 +412,7 @@ func TestRecordVanishesUnderServe(t *testing.T) {
 		}},
 		"sqlite/replaced": {false, func(t *testing.T, c *catest.CA, _ string) {
 			other := newLossWorld(t, false)
-			for _, p := range glob(t, c.Dir, "pki.db-*") {
+			for _, p := range damage.Files(t, c.Dir, "pki.db-*") {
 				if err := os.Remove(p); err != nil {
 					t.Fatal(err)
 				}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
@@ -81,7 +82,7 @@ func TestTokenNamesThePort(t *testing.T) {
 		}
 	}
 	dir := catest.Start(t, catest.Options{}).Dir
-	overwriteConfig(t, dir, "public_port: 70000\n")
+	damage.Config(t, dir, "public_port: 70000\n")
 	if _, err := policy.Load(dir); err == nil || !strings.Contains(err.Error(), "70000") {
 		t.Errorf("a port that is none: %v", err)
 	}

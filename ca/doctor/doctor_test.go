@@ -58,14 +58,14 @@ func TestDoctor(t *testing.T) {
 		severity, want string
 	}{
 		"no configuration": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.yaml") }, severity: doctor.Error, want: "configuration: reading"},
-		"bad configuration": {damage: func(t *testing.T, dir string) { overwriteConfig(t, dir, "colour: blue\n") },
+		"bad configuration": {damage: func(t *testing.T, dir string) { damage.Config(t, dir, "colour: blue\n") },
 			severity: doctor.Error, want: `unknown key "colour"`},
 		"a key for all to read": {damage: func(t *testing.T, dir string) { chmod(t, dir, "secrets/enrolment.jwe", 0o644) },
 			severity: doctor.Error, want: "secrets/enrolment.jwe has mode 0644, want 0600"},
 		"a directory for all to write": {damage: func(t *testing.T, dir string) { chmod(t, dir, "certs", 0o777) }, severity: doctor.Error, want: "certs has mode 0777"},
 		"no trust":                     {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/current.json") }, severity: doctor.Error, want: "trust: reading trust"},
 		"no issuing key": {damage: func(t *testing.T, dir string) {
-			for _, p := range glob(t, dir, "secrets/*.key") {
+			for _, p := range damage.Files(t, dir, "secrets/*.key") {
 				if filepath.Base(p) != "log.key" {
 					remove(t, p, "")
 				}
@@ -87,10 +87,10 @@ func TestDoctor(t *testing.T) {
 			damage.SQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`)
 		},
 			severity: doctor.Warning, want: "at the next start"},
-		"enrollers with their key": {damage: func(t *testing.T, dir string) { overwriteConfig(t, dir, "enrollers: {ingester: [query-module]}\n") },
+		"enrollers with their key": {damage: func(t *testing.T, dir string) { damage.Config(t, dir, "enrollers: {ingester: [query-module]}\n") },
 			severity: doctor.OK, want: "the enrolment keys for 1 enrollers can be used"},
 		"enrollers without one": {damage: func(t *testing.T, dir string) {
-			overwriteConfig(t, dir, "enrollers: {ingester: [query-module]}\n")
+			damage.Config(t, dir, "enrollers: {ingester: [query-module]}\n")
 			remove(t, dir, "secrets/enrolment.jwe")
 		}, severity: doctor.Error, want: "enrollers.ingester: choosing an enrolment key:"},
 		"no key of the log": {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.pub") }, severity: doctor.Error, want: "record: reading the public key of the log"},
@@ -190,7 +190,7 @@ func TestDoctorFetchesTheList(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve.ServeHTTP(w, r) }))
 	defer server.Close()
 	foreign := handler(other)
-	overwriteConfig(t, dir, "crl_url: "+server.URL+"/crl\n")
+	damage.Config(t, dir, "crl_url: "+server.URL+"/crl\n")
 	for name, tc := range map[string]struct {
 		serve http.Handler
 		want  string
@@ -334,20 +334,6 @@ func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
 	if !found {
 		t.Error("no warning of both")
 	}
-}
-
-func overwriteConfig(t testing.TB, dir, more string) {
-	t.Helper()
-	damage.File(t, filepath.Join(dir, "pki.yaml"), append(read(t, dir, "pki.yaml"), more...))
-}
-
-func glob(t testing.TB, dir, pattern string) []string {
-	t.Helper()
-	out, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil || len(out) == 0 {
-		t.Fatalf("%s: %v %v", pattern, out, err)
-	}
-	return out
 }
 
 // No file in the directory has changed after doctor has looked at it.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -92,7 +93,7 @@ func TestInitEncrypts(t *testing.T) {
 	if root.MaxPathLen != 1 || time.Since(root.NotBefore) < time.Hour {
 		t.Errorf("root: path length %d, not before %s", root.MaxPathLen, root.NotBefore)
 	}
-	for _, path := range append(glob(t, dir, "secrets/*"), offline) {
+	for _, path := range append(damage.Files(t, dir, "secrets/*"), offline) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -114,15 +115,6 @@ func TestInitEncrypts(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-func glob(t testing.TB, dir, pattern string) []string {
-	t.Helper()
-	out, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil || len(out) == 0 {
-		t.Fatalf("%s: %v %v", pattern, out, err)
-	}
-	return out
 }
 
 // Every option and every field of a profile is in pki.yaml, as Open reads it. A text

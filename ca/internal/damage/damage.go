@@ -5,6 +5,7 @@ package damage
 import (
 	"database/sql"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,9 +18,30 @@ import (
 // File replaces what is in a file, or makes it (0600).
 func File(t testing.TB, path string, data []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, data, durable.Private); err != nil { //nolint:forbidigo // in a test, where no crash is to be survived
+	if err := os.WriteFile(path, data, durable.Private); err != nil { //nolint:forbidigo,gosec // in a test: no crash is to be survived (forbidigo), and the path is its own (G703)
 		t.Fatal(err)
 	}
+}
+
+// Config appends text to the pki.yaml in dir.
+func Config(t testing.TB, dir, text string) {
+	t.Helper()
+	path := statedir.Path(dir, statedir.ConfigFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	File(t, path, append(data, text...))
+}
+
+// Files returns the paths in dir that pattern matches. It fails the test if there are none.
+func Files(t testing.TB, dir, pattern string) []string {
+	t.Helper()
+	out, err := filepath.Glob(statedir.Path(dir, pattern))
+	if err != nil || len(out) == 0 {
+		t.Fatalf("%s: %v %v", pattern, out, err)
+	}
+	return out
 }
 
 // SQL runs a statement on the record in dir, as another process would.
