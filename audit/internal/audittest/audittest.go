@@ -161,17 +161,12 @@ func Parts(data []byte, passwords ...string) (out []Part) {
 	return out
 }
 
-// prompt is far more than the two seconds that a hostile input may take, because tests
-// run under the race detector on busy machines, and far less than the hours that the
-// input asks for.
-const prompt = time.Minute
-
-// Within runs act, and fails the test if that takes longer than prompt.
+// Within runs act, and fails the test if that takes longer than [Patience].
 func Within(t *testing.T, what string, act func()) {
 	t.Helper()
 	start := time.Now()
 	act()
-	if d := time.Since(start); d > prompt {
+	if d := time.Since(start); d > Patience {
 		t.Errorf("%s took %v", what, d)
 	}
 }
@@ -200,8 +195,9 @@ func Describe(parts []Part) string {
 	return strings.Join(out, ", ")
 }
 
-// Patience is a timeout for what must not time out. It is far below the time that the
-// input of a hostile test takes if a program reads all of it, or reads it repeatedly.
+// Patience is a timeout for what must not time out. It is far more than the two seconds that
+// a hostile input may take, because tests run under the race detector on busy machines, and
+// far below the hours that the input takes if a program does all that it asks for.
 const Patience = time.Minute
 
 // Static is a source of subjects that are given.
