@@ -67,14 +67,33 @@ type conn struct {
 	local, remote address
 }
 
-func (c *conn) Read(p []byte) (int, error)  { return c.in.read(p) }
-func (c *conn) Write(p []byte) (int, error) { return c.out.write(p) }
-func (c *conn) LocalAddr() net.Addr         { return c.local }
-func (c *conn) RemoteAddr() net.Addr        { return c.remote }
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.in.read(p)
+	return n, c.opError("read", err)
+}
 
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.out.write(p)
+	return n, c.opError("write", err)
+}
+
+func (c *conn) LocalAddr() net.Addr  { return c.local }
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+// opError gives an error the type that package net gives it. net/http tells by that type
+// whether a connection has failed or a request is malformed.
+func (c *conn) opError(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return &net.OpError{Op: op, Net: "memory", Source: c.local, Addr: c.remote, Err: err}
+}
+
+// Close ends both directions, the one that is written first: a reader that Close wakes
+// cannot write an answer any more.
 func (c *conn) Close() error {
-	c.in.close(true)
 	c.out.close(false)
+	c.in.close(true)
 	return nil
 }
 
