@@ -96,6 +96,8 @@ const (
 	actRevoke action = "revoke"
 	actRead   action = "read the record"
 	actToken  action = "make a token"
+	actTrust  action = "change the trust"
+	actOrder  action = "order a renewal"
 )
 
 // accessRequest is what a caller asks for.
@@ -110,7 +112,7 @@ type accessRequest struct {
 }
 
 // authorize decides whether the caller may do what it asks for: issue, revoke, read the
-// record or make a token. A [denial.Error] is recorded before it is returned. Every
+// record, make a token, change the trust or order renewals. A [denial.Error] is recorded before it is returned. Every
 // route to one of these actions leads through here.
 func (a *Authority) authorize(ctx context.Context, st *state, c caller, w accessRequest) error {
 	err := a.evaluate(ctx, st, c, w)
@@ -128,8 +130,12 @@ func (a *Authority) evaluate(ctx context.Context, st *state, c caller, w accessR
 		}
 		return nil
 	}
+	operates := w.action == actTrust || w.action == actOrder
 	if w.action == actRead && !slices.Contains(st.config.Auditors, c.service) {
 		return denial.New(denial.Auditor, "service %.80q is not an auditor (pki.yaml, auditors)", c.service)
+	}
+	if operates && !slices.Contains(st.config.Operators, c.service) {
+		return denial.New(denial.Operator, "service %.80q is not an operator (pki.yaml, operators)", c.service)
 	}
 	if w.action == actToken {
 		return a.evaluateToken(ctx, st, c, w)
@@ -143,7 +149,7 @@ func (a *Authority) evaluate(ctx context.Context, st *state, c caller, w accessR
 	if w.previous != nil && w.previous.Revocation != nil {
 		return denial.New(denial.Revoked, "certificate %s was revoked", certs.HexSerial(c.serial))
 	}
-	if w.action == actRead { // no commit follows that could check the lineage
+	if w.action == actRead || operates { // no commit follows that could check the lineage
 		return a.notRevoked(ctx, c, w.lineage)
 	}
 	if err := p.Allows(w.names, w.key); err != nil {

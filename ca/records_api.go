@@ -39,11 +39,18 @@ type recordEvents struct {
 
 // authorizeReading authenticates a peer and authorizes it to read the record.
 func (a *Authority) authorizeReading(r *http.Request) error {
+	_, err := a.authorizePeer(r, actRead)
+	return err
+}
+
+// authorizePeer authenticates the peer of a connection by its client certificate, and
+// authorizes it to do something that needs no certificate request.
+func (a *Authority) authorizePeer(r *http.Request, what action) (caller, error) {
 	c, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
-		return err
+		return c, err
 	}
-	return a.authorize(r.Context(), a.state.Load(), c, accessRequest{action: actRead, lineage: entry.Lineage})
+	return c, a.authorize(r.Context(), a.state.Load(), c, accessRequest{action: what, lineage: entry.Lineage})
 }
 
 func (a *Authority) getRecordCertificates(w http.ResponseWriter, r *http.Request) error {

@@ -61,6 +61,10 @@ type Config struct {
 	// Auditors are the services that may read the record over HTTP, with their
 	// client certificates; empty means nobody.
 	Auditors []string `yaml:"auditors,omitempty"`
+	// Operators are the services that may change the trust bundle and order renewals over
+	// HTTP, with their client certificate. Nobody by default. Whoever holds the key of one
+	// can do what the operator of the authority can.
+	Operators []string `yaml:"operators,omitempty"`
 	// Enrollers are the services that may make enrolment tokens for others over HTTP,
 	// with their client certificates; each has the services that it may enrol. Empty
 	// means nobody.
@@ -244,14 +248,21 @@ func (c Config) Parse() (*Rules, error) {
 		r.Services[service] = c.Profiles[service].parse(service, life, &bad)
 	}
 	r.Limits = c.Limits.parse(&bad)
-	for _, service := range c.Auditors {
-		if r.Services[service] == nil {
-			bad.add("auditors: service %.80q has no profile", service)
-		}
-	}
+	checkServices(&bad, "auditors", c.Auditors, r.Services)
+	checkServices(&bad, "operators", c.Operators, r.Services)
 	r.provisioners = parseProvisioners(c.Provisioners, r.Services, &bad)
 	r.Enrollers = parseEnrollers(c.Enrollers, r.Services, &bad)
 	return r, bad.err()
+}
+
+// checkServices wants names of services with a profile: a misspelt one would be a service
+// that cannot do what the operator meant, and nobody would see why.
+func checkServices(bad *problems, key string, list []string, known map[string]*Service) {
+	for _, service := range list {
+		if known[service] == nil {
+			bad.add("%s: service %.80q has no profile", key, service)
+		}
+	}
 }
 
 // checkAddress wants host:port with a port that exists. A name of /etc/services

@@ -122,6 +122,11 @@ provisioners:
 # /records/events, /log/entry/N) by showing their client certificate. Nobody if absent.
 # auditors: [admin-module]
 
+# Services that may rotate roots and intermediates and order renewals over HTTP
+# (artstore-pki root … --ca-url URL), by showing their client certificate. Their key
+# can do what the operator on this machine can. Nobody if absent.
+# operators: [deployer]
+
 # Services that may make enrolment tokens for others, and for which ones
 # (artstore-pki token SERVICE --ca-url URL --cert DIR), by showing their client
 # certificate. No enroller can enrol itself or another one. Nobody if absent.

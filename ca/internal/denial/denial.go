@@ -33,6 +33,7 @@ const (
 	LiveOfLineage  Rule = "live certificates of a lineage"
 	Enroller       Rule = "enroller" // the service is one, for the service that it asks for
 	Auditor        Rule = "auditor"  // the service is one
+	Operator       Rule = "operator" // the service is one
 	SoundPublicKey Rule = "sound public key"
 )
 
