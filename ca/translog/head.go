@@ -3,6 +3,7 @@ package translog
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -105,6 +106,26 @@ func (k *Key) Sign(h Head) ([]byte, error) {
 	return out, nil
 }
 
+// SignDocument signs a text that is no head, as a note. kind is its first line and names what
+// it is; it must not be the origin of a log. The text is UTF-8 in one line.
+func (k *Key) SignDocument(kind string, text []byte) ([]byte, error) {
+	out, err := note.Sign(&note.Note{Text: kind + "\n" + string(text) + "\n"}, noteSigner{k})
+	if err != nil {
+		return nil, fmt.Errorf("signing a document: %w", err)
+	}
+	return out, nil
+}
+
+// Derive returns a secret of 32 bytes that only the holder of the key can compute, by HKDF
+// (RFC 5869). info says what it is for: another info gives another secret.
+func (k *Key) Derive(info string) ([]byte, error) {
+	secret, err := hkdf.Key(sha256.New, k.private.Seed(), nil, info, sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("deriving a secret: %w", err)
+	}
+	return secret, nil
+}
+
 // noteSigner is the key for the library, which otherwise takes it as text.
 type noteSigner struct{ key *Key }
 
@@ -161,6 +182,25 @@ func (v Verifier) Open(text []byte) (Head, error) {
 		return Head{}, fmt.Errorf("reading a log head: it is of %.80q: %w", h.Origin, ErrForeign)
 	}
 	return h, nil
+}
+
+// OpenDocument checks what [Key.SignDocument] has signed, and returns its text. A document of
+// another kind, or without a signature of this key, is [ErrForeign].
+func (v Verifier) OpenDocument(kind string, signed []byte) ([]byte, error) {
+	n, err := note.Open(signed, note.VerifierList(v.note))
+	_, unverified := errors.AsType[*note.UnverifiedNoteError](err)
+	_, invalid := errors.AsType[*note.InvalidSignatureError](err)
+	switch {
+	case unverified, invalid:
+		return nil, fmt.Errorf("reading a signed document: %w", ErrForeign)
+	case err != nil:
+		return nil, errors.New("reading a signed document: not a signed note")
+	}
+	first, text, _ := strings.Cut(n.Text, "\n")
+	if first != kind {
+		return nil, fmt.Errorf("reading a signed document: it is a %.80q: %w", first, ErrForeign)
+	}
+	return []byte(strings.TrimSuffix(text, "\n")), nil
 }
 
 // SizeOf reads the size of a head without checking its signature. ok is false if it is none.

@@ -202,6 +202,11 @@ func TrustDigest(roots []*x509.Certificate) string {
 	for i, c := range roots {
 		sums[i] = sha256.Sum256(c.Raw)
 	}
+	return DigestOf(sums)
+}
+
+// DigestOf is [TrustDigest] of roots whose fingerprints are known. It reorders the slice.
+func DigestOf(sums [][sha256.Size]byte) string {
 	slices.SortFunc(sums, func(a, b [sha256.Size]byte) int { return slices.Compare(a[:], b[:]) })
 	h := sha256.New()
 	for _, s := range slices.Compact(sums) {
