@@ -24,6 +24,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/throttle"
+	"github.com/artstore/artstore-pki/ca/internal/trust"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -61,20 +63,21 @@ var (
 // Authority issues certificates and records them. It is safe for concurrent use and
 // starts no goroutines: the caller runs [Authority.Watch] and [Authority.KeepLog].
 type Authority struct {
-	files      statedir.Dir
-	record     *store.Store
-	acmeRecord *acmestore.Store // the part of the record that ACME works on
-	logger     *slog.Logger
-	metrics    *metrics
-	auditMu    sync.RWMutex // guards audit; a writer holds it for reading, so that a reload closes no log in use
-	audit      *auditLog
-	auditPath  string          // of Options
-	life       context.Context //nolint:containedctx // ends with the authority; validations of ACME challenges outlive their requests
-	end        context.CancelFunc
-	state      atomic.Pointer[state]
-	changeSem  chan struct{} // of one, held while the state changes; a channel, because the holder does I/O and a waiter must be able to give up
-	refusals   quota
-	soundKeys  struct { // RSA keys that validateKey has let pass
+	files       statedir.Dir
+	record      *store.Store
+	acmeRecord  *acmestore.Store  // the part of the record that ACME works on
+	trustRecord *truststore.Store // the part of it that is about trust
+	logger      *slog.Logger
+	metrics     *metrics
+	auditMu     sync.RWMutex // guards audit; a writer holds it for reading, so that a reload closes no log in use
+	audit       *auditLog
+	auditPath   string          // of Options
+	life        context.Context //nolint:containedctx // ends with the authority; validations of ACME challenges outlive their requests
+	end         context.CancelFunc
+	state       atomic.Pointer[state]
+	changeSem   chan struct{} // of one, held while the state changes; a channel, because the holder does I/O and a waiter must be able to give up
+	refusals    quota
+	soundKeys   struct { // RSA keys that validateKey has let pass
 		sync.Mutex
 		lru.Cache[[sha256.Size]byte, struct{}]
 	}
@@ -95,8 +98,10 @@ type Authority struct {
 type state struct {
 	config        policy.Config
 	rules         *policy.Rules
-	roots         []*x509.Certificate          // roots[0] signs new intermediates
-	intermediates []*x509.Certificate          // intermediates[0] issues; the others have leaves that have not expired
+	trust         *trust.Document              // which certificates are in use, and at which stage
+	roots         []*x509.Certificate          // of trust; roots[0] signs new intermediates
+	intermediates []*x509.Certificate          // of trust; intermediates[0] issues
+	tried         *cacert.Issuer               // issues for the services that try the staged root; nil if none is staged
 	issuerPEM     map[*x509.Certificate]string // intermediates in PEM, since nearly every answer has one
 	signer        crypto.Signer                // of intermediates[0]
 	digest        string                       // stepapi.TrustDigest of roots
@@ -128,19 +133,22 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	roots, intermediates, err := f.ReadTrust()
-	if err != nil {
-		return nil, err
-	}
-	signer, err := f.ReadKey(intermediates[0], "")
-	if err != nil {
-		return nil, err
-	}
-	if f.Plain, err = f.KeptPlain(intermediates[0]); err != nil {
-		return nil, err
-	}
 	a.files = f
+	doc, err := f.ReadDocument()
+	if err != nil {
+		return nil, err
+	}
+	st := &state{config: cfg}
+	if err := a.load(st, doc); err != nil {
+		return nil, err
+	}
+	if a.files.Plain, err = f.KeptPlain(st.intermediates[0]); err != nil {
+		return nil, err
+	}
 	if err := a.openRecord(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := a.enterTrust(ctx, st); err != nil {
 		return nil, err
 	}
 	a.lists = crl.New(crl.Config{Record: a.record, Logger: a.logger, Key: func(c *x509.Certificate) (crypto.Signer, error) { return f.ReadKey(c, "") }})
@@ -149,7 +157,6 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 		return nil, err
 	}
 	a.audit = audit
-	st := &state{config: cfg, roots: roots, intermediates: intermediates, signer: signer}
 	if err := a.publish(st); err != nil {
 		return nil, err
 	}
@@ -221,10 +228,14 @@ func (a *Authority) Reload(ctx context.Context) error {
 		if err := before.CheckReload(next.config); err != nil {
 			return err
 		}
-		if next.roots, next.intermediates, err = a.files.ReadTrust(); err != nil {
+		doc, err := a.files.ReadDocument()
+		if err != nil {
 			return err
 		}
-		if next.signer, err = a.files.ReadKey(next.intermediates[0], ""); err != nil {
+		if err := a.load(next, doc); err != nil {
+			return err
+		}
+		if err := a.catchUp(ctx, next); err != nil {
 			return err
 		}
 		audit, err = a.openAudit(next.config)
@@ -289,7 +300,7 @@ func (a *Authority) update(ctx context.Context, fn func(next *state) error) erro
 	}
 	defer func() { <-a.changeSem }()
 	old := a.state.Load()
-	next := &state{config: old.config, roots: old.roots, intermediates: old.intermediates, signer: old.signer}
+	next := &state{config: old.config, trust: old.trust, roots: old.roots, intermediates: old.intermediates, signer: old.signer, tried: old.tried}
 	if err := fn(next); err != nil {
 		return err
 	}

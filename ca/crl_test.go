@@ -91,18 +91,13 @@ func TestCRLForOthers(t *testing.T) {
 func TestListsOfAll(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := enrol(t, c, "storage", "storage")
-	if err := c.Authority.RotateIntermediate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	second, err := c.Authority.AddRoot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.RotateIntermediate(t)
+	second := c.AddRoot(t)
 	young := enrol(t, c, "storage", "storage")
 	cl := newClient(t, c, nil)
 	status, all := cl.do("GET", "/crl?all", nil)
-	if n := strings.Count(string(all), "BEGIN X509 CRL"); status != http.StatusOK || n != 4 {
-		t.Fatalf("%d, %d lists, want 4", status, n)
+	if n := strings.Count(string(all), "BEGIN X509 CRL"); status != http.StatusOK || n != 5 { // old and new intermediate, that of the staged root, and both roots
+		t.Fatalf("%d, %d lists, want 5", status, n)
 	}
 	root := c.Roots()[0]
 	status, der := cl.do("GET", "/crl?issuer="+hexID(root), nil)
@@ -140,7 +135,7 @@ func TestListsOfAll(t *testing.T) {
 	if err := c.Authority.Reload(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, all := cl.do("GET", "/crl?all", nil); strings.Count(string(all), "BEGIN X509 CRL") != 3 {
+	if _, all := cl.do("GET", "/crl?all", nil); strings.Count(string(all), "BEGIN X509 CRL") != 4 {
 		t.Error("a root without a list has one")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"net/http"
-	"slices"
 	"time"
 
 	"go.step.sm/crypto/jose"
@@ -110,20 +109,6 @@ func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) e
 		caller: callerOf(entry), action: actRenew, names: entry.Names, key: chain[0].PublicKey, keyHash: entry.KeyHash, previous: &entry,
 	})
 	return err
-}
-
-// DropRoot removes a root although expired certificates chain to it.
-func (a *Authority) DropRoot(fingerprint string) error {
-	return a.update(a.life, func(next *state) error {
-		i, err := findRoot(next.roots, fingerprint)
-		if err != nil {
-			return err
-		}
-		gone := next.roots[i]
-		next.intermediates = slices.DeleteFunc(slices.Clone(next.intermediates), func(c *x509.Certificate) bool { return c.CheckSignatureFrom(gone) == nil })
-		next.roots = slices.Delete(slices.Clone(next.roots), i, i+1)
-		return nil
-	})
 }
 
 // HandOutAgain returns the certificate for a spent token again.

@@ -71,6 +71,8 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathRecordCertificates, a.errorHandler(a.getRecordCertificates))
 	r.Get(stepapi.PathRecordCertificates+"/{serial}", a.errorHandler(a.getRecordCertificate))
 	r.Get(stepapi.PathRecordEvents, a.errorHandler(a.getRecordEvents))
+	r.Get(stepapi.PathTrust, a.errorHandler(a.getTrust))
+	r.Post(stepapi.PathTrust, a.errorHandler(a.postTrust))
 	r.Get(stepapi.PathVersion, getVersion)
 	r.Get(stepapi.PathProvisioners, a.smallstepHandler(api.Provisioners))
 	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.smallstepHandler(api.ProvisionerKey))

@@ -39,6 +39,8 @@ import (
 type prepared struct {
 	v        verifiedRequest
 	template *x509.Certificate
+	issuer   cacert.Issuer
+	version  int64 // of the trust, by which issuer was chosen
 
 	maxLive, maxLineage int // limits for the commit to check; 0 is no check
 }
@@ -56,15 +58,32 @@ type committed struct {
 	earlier bool                // an earlier request with the same token and key got it
 }
 
-// issue runs all steps against one state. Errors are [denial.Error] for what is not
+// issue runs all steps. Errors are [denial.Error] for what is not
 // allowed, and those of key and record.
-func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (committed, error) {
+//
+// A certificate that was signed under a version of the trust that is over is not committed.
+// Then this process follows the record and signs again, so the caller sees no failure.
+func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (done committed, err error) {
+	for range 3 {
+		if done, err = a.issueUnder(ctx, st, v); !errors.Is(err, store.ErrTrustChanged) {
+			return done, err
+		}
+		if err := a.followTrust(ctx); err != nil {
+			return committed{}, err
+		}
+		st = a.state.Load()
+	}
+	return done, err
+}
+
+// issueUnder is issue against one state.
+func (a *Authority) issueUnder(ctx context.Context, st *state, v verifiedRequest) (committed, error) {
 	start := time.Now()
 	p, err := a.prepare(ctx, st, v)
 	if err != nil {
 		return committed{}, err
 	}
-	s, err := sign(st, p)
+	s, err := sign(p)
 	if err != nil {
 		return committed{}, err
 	}
@@ -116,13 +135,14 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verifiedRequest) (
 	if err != nil {
 		return prepared{}, err
 	}
+	issuer := st.issuerFor(v.caller.service)
 	if at := st.config.CRLURL; at != "" {
-		t.CRLDistributionPoints = []string{at + "?issuer=" + cacert.KeyID(st.intermediates[0])}
+		t.CRLDistributionPoints = []string{at + "?issuer=" + cacert.KeyID(issuer.Cert)}
 	}
 	if v.proof, err = a.proofEndFor(ctx, p, v); err != nil {
 		return prepared{}, err
 	}
-	got, err := v.validity(p, st.intermediates[0])
+	got, err := v.validity(p, issuer.Cert)
 	if err != nil {
 		return prepared{}, a.recordDenial(ctx, v.caller, w, err)
 	}
@@ -130,7 +150,7 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verifiedRequest) (
 	if v.action == actSign && v.provisioner.Type == provisioner.TypeACME {
 		v.proof.End = p.NamesUntil(time.Now(), got.NotAfter)
 	}
-	out := prepared{v: v, template: t, maxLineage: p.MaxLineage}
+	out := prepared{v: v, template: t, issuer: issuer, version: st.trust.Version, maxLineage: p.MaxLineage}
 	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
 		return prepared{}, a.recordDenial(ctx, v.caller, w, refuseLineage(v, p.MaxLineage))
 	}
@@ -200,9 +220,8 @@ func subjectName(v verifiedRequest) pkix.Name {
 	return pkix.Name{CommonName: v.caller.service}
 }
 
-func sign(st *state, p prepared) (signed, error) {
-	issuing := st.intermediates[0]
-	der, err := x509.CreateCertificate(rand.Reader, p.template, issuing, p.v.key, st.signer)
+func sign(p prepared) (signed, error) {
+	der, err := x509.CreateCertificate(rand.Reader, p.template, p.issuer.Cert, p.v.key, p.issuer.Key)
 	if err != nil {
 		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
 	}
@@ -210,7 +229,7 @@ func sign(st *state, p prepared) (signed, error) {
 	if err != nil {
 		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
 	}
-	return signed{p, []*x509.Certificate{leaf, issuing}}, nil
+	return signed{p, []*x509.Certificate{leaf, p.issuer.Cert}}, nil
 }
 
 // commit spends the token and records certificate and event in one transaction, and
@@ -224,7 +243,7 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}
 	entry, err := a.record.Commit(ctx, store.Issuance{
-		Certificate: c, Token: s.v.token, TrustDigest: s.v.reportedTrust, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
+		Certificate: c, Token: s.v.token, TrustDigest: s.v.reportedTrust, TrustVersion: s.version, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
 	})
 	if err != nil {
 		return committed{}, a.denialFor(ctx, s.prepared, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -45,13 +46,14 @@ func TestEncrypted(t *testing.T) {
 	if _, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Service: "ingester"}); err != nil {
 		t.Error(err)
 	}
-	if err := a.RotateIntermediate(t.Context()); err != nil {
+	rotate := stepapi.TrustChange{Step: stepapi.StepRotateIntermediate}
+	if _, err := a.ChangeTrust(t.Context(), "operator", rotate); err != nil {
 		t.Errorf("rotating with the offline key present: %v", err)
 	}
 	if err := os.Remove(offline); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.RotateIntermediate(t.Context()); err == nil || !strings.Contains(err.Error(), offline) {
+	if _, err := a.ChangeTrust(t.Context(), "operator", rotate); err == nil || !strings.Contains(err.Error(), offline) {
 		t.Errorf("rotating without the root key: %v", err)
 	}
 	if err := os.Remove(res.PasswordFile); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // The limit on bodies holds for the whole body, also behind the first object in it.
@@ -87,7 +88,7 @@ func TestTrustChangeSurvivesBlockedCopies(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Authority.AddRoot(t.Context()); err != nil {
+	if _, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepAdd}); err != nil {
 		t.Fatalf("adding a root: %v", err)
 	}
 	if n := len(c.Roots()); n != 2 {

@@ -10,6 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -53,7 +54,7 @@ func (a *Authority) setHead(text []byte) error {
 func (a *Authority) KeepLog(ctx context.Context) error {
 	var failing string // the last error, so that it is logged once and not each second
 	for {
-		err := a.sequence(ctx)
+		err := errors.Join(a.sequence(ctx), a.followTrust(ctx))
 		a.sequencingFailed.Store(err != nil && ctx.Err() == nil)
 		switch {
 		case ctx.Err() != nil:
@@ -234,7 +235,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err erro
 	if err != nil {
 		return err
 	}
-	a.record, a.acmeRecord = in.Store, acmestore.New(in.DB)
+	a.record, a.acmeRecord, a.trustRecord = in.Store, acmestore.New(in.DB), truststore.New(in.DB)
 	if err := a.setHead(in.Text); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/setup"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // watched is an authority in a bubble of synctest, with a Watch that runs.
@@ -154,7 +155,7 @@ func TestReloadKeepsOwnCertificate(t *testing.T) {
 			}
 			first = id
 		}
-		if err := w.a.RotateIntermediate(t.Context()); err != nil {
+		if _, err := w.a.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepRotateIntermediate}); err != nil {
 			t.Fatal(err)
 		}
 		if id := w.newest(); id == nil || id.Certificate.Leaf.Equal(first.Certificate.Leaf) {

@@ -257,20 +257,13 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 func TestRemovedRootEndsGrace(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := expired(t, c, "storage", time.Minute, "storage")
-	fingerprint, err := c.Authority.AddRoot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Authority.ActivateRoot(t.Context(), fingerprint); err != nil {
-		t.Fatal(err)
-	}
+	fingerprint := c.AddRoot(t)
+	c.ActivateRoot(t, fingerprint)
 	cl := newClient(t, c, nil)
 	if status, body := cl.do("POST", "/renew", nil, "Authorization", "Bearer "+proofFor(t, c, old, "/renew", nil)); status != http.StatusCreated {
 		t.Errorf("while the root is trusted: %d %s", status, body)
 	}
-	if err := c.Authority.DropRoot(c.RootFingerprint); err != nil {
-		t.Fatal(err)
-	}
+	c.ChangeTrust(t, stepapi.TrustChange{Step: stepapi.StepRemove, Certificate: c.RootFingerprint, Accept: []string{"storage"}})
 	status, body := cl.do("POST", "/renew", nil, "Authorization", "Bearer "+proofFor(t, c, old, "/renew", nil))
 	if status != http.StatusUnauthorized || !strings.Contains(message(t, body), "root of today") {
 		t.Errorf("after it was removed: %d %s", status, body)

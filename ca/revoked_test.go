@@ -78,9 +78,7 @@ func TestRevokedLists(t *testing.T) {
 		lists[0].RevokedCertificateEntries[0].SerialNumber.Cmp(cert.Leaf.SerialNumber) != 0 {
 		t.Errorf("after a revocation: %d, %+v; want the one that has not expired", status, lists)
 	}
-	if err := c.Authority.RotateIntermediate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c.RotateIntermediate(t)
 	lists, _, _ = revokedLists(t, cl, changed)
 	if len(lists) != 2 || len(lists[0].RevokedCertificateEntries) != 0 || len(lists[1].RevokedCertificateEntries) != 1 {
 		t.Errorf("after a rotation: %d lists", len(lists))

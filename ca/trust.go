@@ -11,149 +11,520 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
+	"github.com/artstore/artstore-pki/ca/internal/trust"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Every change of trust has four steps: make keys and certificates, write them, write
-// current.json (the commit), publish the new state. A crash before the commit leaves
-// unused files. After a crash between commit and publication the next start has the new
-// state; clients accept both the old and the new one.
+// A change of trust is a step from one version of the trust to the next (package trust). It
+// has four parts: make keys and certificates and write them; decide and commit the next
+// version in the record, in one transaction; write current.json; publish the new state. A
+// crash before the commit leaves files that nothing refers to. After the commit each process
+// and each start follows the record (followTrust), this one included.
+// docs/design/0031-stages-of-a-root.md
 
-// RotateIntermediate makes a new intermediate under the signing root and issues from it.
-// The old one stays listed, and signs its revocation list, until its last leaf has
-// expired. It needs the root key.
-func (a *Authority) RotateIntermediate(ctx context.Context) error {
-	err := a.update(ctx, func(next *state) error { return a.issueUnder(ctx, next, next.roots) })
-	if err != nil {
-		return fmt.Errorf("rotating the intermediate: %w", err)
+// CutOffError refuses a step that would cut off services. Nothing was changed.
+type CutOffError struct {
+	// Step is the step in words, such as "activating root 0123456789abcdef".
+	Step string
+	// Holders would be cut off. TrustChange.Accept can name each of them.
+	Holders []stepapi.Holder
+}
+
+func (e *CutOffError) Error() string {
+	const most = 5
+	names := make([]string, 0, most)
+	for _, h := range e.Holders[:min(len(e.Holders), most)] {
+		names = append(names, h.Service)
 	}
-	a.logger.InfoContext(ctx, "intermediate rotated", "fingerprint", certs.Fingerprint(a.state.Load().intermediates[0]))
+	text := fmt.Sprintf("%s would cut off %s", e.Step, strings.Join(names, ", "))
+	if more := len(e.Holders) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// StepError refuses a step that makes no sense now, whatever the services have adopted.
+// Nothing was changed.
+type StepError struct{ Err error }
+
+func (e *StepError) Error() string { return e.Err.Error() }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// errDryRun ends a change after the decision.
+var errDryRun = errors.New("nothing was changed")
+
+// ChangeTrust takes one step in the name of a caller, and returns the trust after it; after a
+// dry run it is the trust that the step would lead to. The change is in the record when
+// ChangeTrust returns, and each replica follows within a second or so. Errors: [CutOffError], [StepError], and
+// those of keys and record.
+//
+// A new intermediate, or a list of a root, takes the key of that root. Activating, rolling
+// back and removing need no key.
+func (a *Authority) ChangeTrust(ctx context.Context, by string, change stepapi.TrustChange) (stepapi.TrustStatus, error) {
+	var planned *plan
+	for attempt := 0; ; attempt++ {
+		err := a.update(ctx, func(next *state) (err error) {
+			if err := a.catchUp(ctx, next); err != nil {
+				return err
+			}
+			if planned, err = a.planStep(ctx, next, change); err != nil {
+				return err
+			}
+			return a.take(ctx, next, planned, by)
+		})
+		switch {
+		case errors.Is(err, truststore.ErrChanged) && attempt < 3: // another process was faster: decide again from its version
+			continue
+		case errors.Is(err, errDryRun):
+			return a.statusOf(ctx, planned.doc, planned.find)
+		case err != nil:
+			return stepapi.TrustStatus{}, fmt.Errorf("changing the trust: %w", err)
+		}
+		a.logger.WarnContext(ctx, "trust changed", "step", planned.text, "version", planned.doc.Version, "caller", by)
+		return a.TrustStatus(ctx)
+	}
+}
+
+// plan is a step that was found possible, before it is decided and taken.
+type plan struct {
+	change stepapi.TrustChange
+	doc    *trust.Document
+	text   string // the step in words, for errors, log and record
+	// cutOff returns who would be cut off; nil if nobody can be.
+	cutOff func(trust.Fleet) []stepapi.Holder
+	// fresh are CA certificates that were made for the step. Their keys are in memory only.
+	fresh []cacert.Issuer
+	// lists are roots whose list is signed anew, with the document's revocations.
+	lists []cacert.Issuer
+	find  map[string]*x509.Certificate // all certificates of the document before the step, and fresh
+}
+
+// planStep makes the next document and the certificates of it. Nothing is written.
+func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.TrustChange) (*plan, error) {
+	p := &plan{change: change, find: st.byFingerprint()}
+	named, err := fingerprintIn(change.Certificate)
+	if err != nil {
+		return nil, &StepError{err}
+	}
+	switch d, now := st.trust, time.Now().UTC(); change.Step {
+	case stepapi.StepAdd:
+		err = a.planAdd(st, p, now)
+	case stepapi.StepTry:
+		err = p.planTry(st, named)
+	case stepapi.StepActivate:
+		root := orStaged(d, named)
+		p.text, p.cutOff = "activating root "+short(root), func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
+		p.doc, err = d.Activate(root, p.rootOf, now)
+	case stepapi.StepRollback:
+		err = p.planRollback(d, now)
+	case stepapi.StepRemove:
+		p.text, p.cutOff = "removing root "+short(named), func(f trust.Fleet) []stepapi.Holder { return f.Users(p.under(d, named)) }
+		p.doc, err = d.Remove(named, p.rootOf)
+	case stepapi.StepRotateIntermediate:
+		return p, a.planIntermediate(ctx, st, p)
+	case stepapi.StepRevokeIntermediate:
+		err = a.planRevocation(st, p, named, now)
+	default:
+		err = fmt.Errorf("step %.40q: want add, try, activate, rollback, remove, rotate-intermediate or revoke-intermediate", change.Step)
+	}
+	if err != nil {
+		return nil, &StepError{err}
+	}
+	return p, nil
+}
+
+// planAdd makes a root like the active one and an intermediate like the issuing one under it.
+// The intermediate is made at once, so that no later step needs the key of the root.
+func (a *Authority) planAdd(st *state, p *plan, now time.Time) error {
+	if st.trust.Staged != nil { // before keys are made
+		_, err := st.trust.Add("", "", now)
+		return err
+	}
+	root, err := cacert.New(cacert.SuccessorOf(st.roots[0], st.config.Name), cacert.Issuer{})
+	if err != nil {
+		return err
+	}
+	issuing, err := cacert.New(cacert.SuccessorOf(st.intermediates[0], st.config.Name), root)
+	if err != nil {
+		return err
+	}
+	p.use(root)
+	p.use(issuing)
+	p.lists = []cacert.Issuer{root}
+	p.text = "adding root " + short(certs.Fingerprint(root.Cert))
+	p.doc, err = st.trust.Add(certs.Fingerprint(root.Cert), certs.Fingerprint(issuing.Cert), now)
+	return err
+}
+
+// planTry refuses services without a profile, which would never get a certificate. Peers that
+// do not have the root would refuse those that try it.
+func (p *plan) planTry(st *state, named string) (err error) {
+	root := orStaged(st.trust, named)
+	for _, service := range p.change.Services {
+		if st.rules.Services[service] == nil {
+			return fmt.Errorf("trying root %s: service %.80q has no profile", short(root), service)
+		}
+	}
+	p.text = fmt.Sprintf("trying root %s with %s", short(root), strings.Join(p.change.Services, ", "))
+	if len(p.change.Services) > 0 {
+		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
+	}
+	p.doc, err = st.trust.Try(root, p.change.Services)
+	return err
+}
+
+// planRollback undoes the last step. Whoever uses a certificate under the root that leaves, or
+// does not have the root that is active again, would be cut off.
+func (p *plan) planRollback(d *trust.Document, now time.Time) (err error) {
+	var gone string
+	if p.doc, gone, err = d.Rollback(p.rootOf, now); err != nil {
+		return err
+	}
+	switch active := p.doc.Roots[0]; {
+	case gone != "":
+		p.text = "rolling back root " + short(gone) + " out of the bundle"
+		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Users(p.under(d, gone)) }
+	case active != d.Roots[0]:
+		p.text = "rolling back to root " + short(active)
+		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Without(active) }
+	default:
+		p.text = "rolling back the trial of root " + short(d.Staged.Root)
+	}
 	return nil
 }
 
-// AddRoot makes a new root, adds it to the bundle and returns its fingerprint. Nothing is
-// signed under it yet. Clients fetch the bundle with their next refresh: wait until
-// [Authority.TrustAdopted] returns no service, then call [Authority.ActivateRoot].
-func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error) {
+// planIntermediate makes an intermediate under the active root. The old one stays listed, and
+// signs its revocation list, until its last leaf has expired.
+func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) error {
+	rootKey, err := a.files.ReadKey(st.roots[0], st.config.RootKey)
+	if err != nil {
+		return err
+	}
+	root := cacert.Issuer{Cert: st.roots[0], Key: rootKey}
+	fresh, err := cacert.New(cacert.SuccessorOf(st.intermediates[0], st.config.Name), root)
+	if err != nil {
+		return err
+	}
+	used, err := a.unretired(ctx, st.intermediates)
+	if err != nil {
+		return err
+	}
+	p.use(fresh)
+	p.lists = []cacert.Issuer{root}
+	p.text = "rotating the intermediate to " + short(certs.Fingerprint(fresh.Cert))
+	p.doc = st.trust.Issue(certs.Fingerprint(fresh.Cert), p.rootOf, func(fp string) bool { return slices.Contains(used, p.find[fp]) })
+	return nil
+}
+
+// planRevocation signs a list of the root that names an intermediate.
+func (a *Authority) planRevocation(st *state, p *plan, named string, now time.Time) (err error) {
+	p.text = "revoking intermediate " + short(named)
+	if p.doc, err = st.trust.Revoke(named, now); err != nil {
+		return err
+	}
+	root := p.find[p.rootOf(named)]
+	key, err := a.files.ReadKey(root, st.config.RootKey)
+	if err != nil {
+		return err
+	}
+	p.lists = []cacert.Issuer{{Cert: root, Key: key}}
+	p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Users([]*x509.Certificate{p.find[named]}) }
+	return nil
+}
+
+// use adds a certificate that was made for the step.
+func (p *plan) use(i cacert.Issuer) {
+	p.fresh = append(p.fresh, i)
+	p.find[certs.Fingerprint(i.Cert)] = i.Cert
+}
+
+// rootOf is a [trust.Lineage].
+func (p *plan) rootOf(intermediate string) string {
+	c := p.find[intermediate]
+	for fp, root := range p.find {
+		if c != nil && !root.Equal(c) && root.IsCA && root.MaxPathLen != 0 && c.CheckSignatureFrom(root) == nil {
+			return fp
+		}
+	}
+	return ""
+}
+
+// under returns the intermediates of a document that a root has signed.
+func (p *plan) under(d *trust.Document, root string) (out []*x509.Certificate) {
+	for _, fp := range d.Intermediates {
+		if p.rootOf(fp) == root {
+			out = append(out, p.find[fp])
+		}
+	}
+	return out
+}
+
+// take writes what the step has made, decides and commits it, and loads it into next.
+func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) error {
+	versions, err := a.documents(ctx)
+	if err != nil {
+		return err
+	}
+	decide := func(held []truststore.Holding) error {
+		if p.cutOff == nil {
+			return nil
+		}
+		if left := trust.NotAccepted(p.cutOff(trust.NewFleet(held, versions)), p.change.Accept); len(left) > 0 {
+			return &CutOffError{p.text, left}
+		}
+		return nil
+	}
+	if p.change.DryRun {
+		held, err := a.trustRecord.Holdings(ctx, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := decide(held); err != nil {
+			return err
+		}
+		return errDryRun
+	}
+	rows, err := a.writeIssuers(p)
+	if err != nil {
+		return err
+	}
+	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Event: p.event(by)}); err != nil {
+		return err
+	}
+	if err := a.files.WriteDocument(p.doc); err != nil {
+		return err
+	}
+	return a.load(next, p.doc)
+}
+
+func (p *plan) event(by string) record.Event {
+	detail := p.text
+	if len(p.change.Accept) > 0 {
+		detail += "; accepted to cut off " + strings.Join(p.change.Accept, ", ")
+	}
+	return record.Event{Caller: by, Detail: clip(detail)}
+}
+
+// writeIssuers writes new certificates, keys and lists to the directory, and returns their
+// rows for the record.
+func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
+	for _, i := range p.fresh {
+		if err := a.files.WriteIssuer(i); err != nil {
+			return nil, err
+		}
+	}
+	for _, root := range p.lists {
+		if err := crl.WriteRoot(a.files.Path, root); err != nil {
+			return nil, err
+		}
+	}
+	changed := slices.Clone(p.fresh)
+	for _, root := range p.lists {
+		if !slices.ContainsFunc(changed, func(i cacert.Issuer) bool { return i.Cert.Equal(root.Cert) }) {
+			changed = append(changed, root)
+		}
+	}
+	for _, i := range changed {
+		row, err := a.files.Row(i.Cert, a.logKey, !isRoot(i.Cert))
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// isRoot reports whether a CA certificate is self-signed. The key of a root is never in the
+// record: steps that need it are taken where it is.
+func isRoot(c *x509.Certificate) bool { return c.CheckSignatureFrom(c) == nil }
+
+// commitTrust signs a document and stores it as the next version.
+func (a *Authority) commitTrust(ctx context.Context, d *trust.Document, change truststore.NextVersion) error {
+	signed, err := trust.Sign(a.logKey, d)
+	if err != nil {
+		return err
+	}
+	change.Version, change.Event.At = truststore.Version{Number: d.Version, Document: signed}, time.Now()
+	return a.trustRecord.Change(ctx, change)
+}
+
+// load fills in the state with a document whose files are in the directory.
+func (a *Authority) load(next *state, d *trust.Document) (err error) {
+	next.trust = d
+	if next.roots, next.intermediates, err = a.files.Certificates(d); err != nil {
+		return err
+	}
+	if next.signer, err = a.files.ReadKey(next.intermediates[0], ""); err != nil {
+		return err
+	}
+	next.tried = nil
+	if d.Staged != nil {
+		c := next.intermediates[slices.Index(d.Intermediates, d.Staged.Intermediate)]
+		key, err := a.files.ReadKey(c, "")
+		if err != nil {
+			return err
+		}
+		next.tried = &cacert.Issuer{Cert: c, Key: key}
+	}
+	return nil
+}
+
+// issuerFor returns who signs for a service: the issuing intermediate, or that of the staged
+// root for a service that tries it.
+func (st *state) issuerFor(service string) cacert.Issuer {
+	if st.trust.Tries(service) {
+		return *st.tried
+	}
+	return cacert.Issuer{Cert: st.intermediates[0], Key: st.signer}
+}
+
+// byFingerprint returns the certificates of the state by their fingerprints.
+func (st *state) byFingerprint() map[string]*x509.Certificate {
+	out := make(map[string]*x509.Certificate, len(st.roots)+len(st.intermediates))
+	for _, c := range slices.Concat(st.roots, st.intermediates) {
+		out[certs.Fingerprint(c)] = c
+	}
+	return out
+}
+
+// enterTrust puts the trust of the directory into a record that has none: one from before
+// there were versions, or one that was lost and begun anew. Otherwise the directory follows
+// the record. It is called once, by Open.
+func (a *Authority) enterTrust(ctx context.Context, st *state) error {
+	newest, err := a.trustRecord.NewestNumber(ctx)
+	if err != nil {
+		return err
+	}
+	if newest > 0 && newest >= st.trust.Version {
+		return a.catchUp(ctx, st)
+	}
+	d := *st.trust
+	d.Version = max(d.Version, 1)
+	var rows []truststore.Row
+	for _, c := range slices.Concat(st.roots, st.intermediates) {
+		row, err := a.files.Row(c, a.logKey, !isRoot(c))
+		if err != nil {
+			return err
+		}
+		rows = append(rows, row)
+	}
+	err = a.commitTrust(ctx, &d, truststore.NextVersion{Rows: rows, Enters: true})
+	switch {
+	case errors.Is(err, truststore.ErrChanged): // another replica was faster
+		return a.catchUp(ctx, st)
+	case err != nil:
+		return err
+	}
+	st.trust = &d
+	return a.files.WriteDocument(&d)
+}
+
+// followTrust makes the newest version of the record current in this process, if it is not.
+// KeepLog calls it each second, and issuing whenever it finds that its version is over.
+func (a *Authority) followTrust(ctx context.Context) error {
+	newest, err := a.trustRecord.NewestNumber(ctx)
+	if err != nil || newest <= a.state.Load().trust.Version {
+		return err
+	}
+	var version int64
 	err = a.update(ctx, func(next *state) error {
-		root, err := cacert.New(cacert.SuccessorOf(next.roots[0], next.config.Name), cacert.Issuer{})
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(a.files.WriteIssuer(root), crl.WriteRoot(a.files.Path, root)); err != nil {
-			return err
-		}
-		next.roots = append(slices.Clone(next.roots), root.Cert)
-		fingerprint = certs.Fingerprint(root.Cert)
-		return a.files.WriteTrust(next.roots, next.intermediates)
+		err := a.catchUp(ctx, next)
+		version = next.trust.Version
+		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("adding a root: %w", err)
+		return fmt.Errorf("following the trust of the record: %w", err)
 	}
-	a.logger.InfoContext(ctx, "root added to the trust bundle", "fingerprint", fingerprint)
-	return fingerprint, nil
-}
-
-// ActivateRoot makes a new intermediate under the given root of the bundle and issues from
-// it. A client without that root then refuses the new certificates. ActivateRoot does not
-// check that, [Authority.TrustAdopted] does. It needs the root key. Activating the signing
-// root changes nothing.
-func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error {
-	err := a.update(ctx, func(next *state) error {
-		i, err := findRoot(next.roots, fingerprint)
-		if err != nil || i == 0 {
-			return err
-		}
-		roots := append([]*x509.Certificate{next.roots[i]}, slices.Delete(slices.Clone(next.roots), i, i+1)...)
-		return a.issueUnder(ctx, next, roots)
-	})
-	if err != nil {
-		return fmt.Errorf("activating root: %w", err)
-	}
-	a.logger.InfoContext(ctx, "root signs from now on", "fingerprint", fingerprint)
+	a.logger.InfoContext(ctx, "trust changed by another process", "version", version)
 	return nil
 }
 
-// RemoveRoot takes a root and its intermediates out of the bundle. It refuses the signing
-// root, and a root to which an unexpired certificate chains.
-func (a *Authority) RemoveRoot(ctx context.Context, fingerprint string) error {
-	err := a.update(ctx, func(next *state) error {
-		i, err := findRoot(next.roots, fingerprint)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			return errors.New("it is the root that signs")
-		}
-		users, err := a.usersOf(ctx, next, next.roots[i])
-		if err != nil {
-			return err
-		}
-		if len(users) > 0 {
-			return fmt.Errorf("certificates of %s chain to it and have not expired", strings.Join(users, ", "))
-		}
-		gone := next.roots[i]
-		next.intermediates = slices.DeleteFunc(slices.Clone(next.intermediates), func(c *x509.Certificate) bool { return c.CheckSignatureFrom(gone) == nil })
-		next.roots = slices.Delete(slices.Clone(next.roots), i, i+1)
-		return a.files.WriteTrust(next.roots, next.intermediates)
-	})
-	if err != nil {
-		return fmt.Errorf("removing root: %w", err)
+// catchUp brings the directory and next to the newest version of the record. The document is
+// verified with the key of the log, so a database that others can write to cannot bring a root
+// of theirs.
+func (a *Authority) catchUp(ctx context.Context, next *state) error {
+	v, err := a.trustRecord.Newest(ctx)
+	if err != nil || v.Number == 0 || v.Number < next.trust.Version {
+		return err
 	}
-	a.logger.InfoContext(ctx, "root removed from the trust bundle", "fingerprint", fingerprint)
-	return nil
+	d, err := trust.Open(a.logKey.Verifier(), v.Document)
+	if err != nil {
+		return err
+	}
+	if d.Version != v.Number {
+		return fmt.Errorf("version %d of the trust is that of another number, %d", v.Number, d.Version)
+	}
+	if d.Version == next.trust.Version && d.Equal(next.trust) {
+		return nil
+	}
+	if err := a.files.Fetch(ctx, d, a.trustRecord, a.logKey); err != nil {
+		return err
+	}
+	if err := a.files.WriteDocument(d); err != nil {
+		return err
+	}
+	return a.load(next, d)
 }
 
-// TrustAdopted returns the services that have an unexpired, unrevoked
-// certificate and have not reported the current trust bundle as in effect, sorted.
-func (a *Authority) TrustAdopted(ctx context.Context) (pending []string, err error) {
-	return a.record.WithoutTrust(ctx, a.state.Load().digest, time.Now())
-}
-
-// RootUsers returns the services that have an unexpired, unrevoked certificate that chains
-// to a root of the bundle, sorted. While there is one, RemoveRoot refuses the root.
-func (a *Authority) RootUsers(ctx context.Context, fingerprint string) ([]string, error) {
-	st := a.state.Load()
-	i, err := findRoot(st.roots, fingerprint)
+// documents returns the versions that a service may have in effect, the newest first.
+func (a *Authority) documents(ctx context.Context) ([]*trust.Document, error) {
+	versions, err := a.trustRecord.Versions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return a.usersOf(ctx, st, st.roots[i])
-}
-
-// usersOf is RootUsers against one state.
-func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certificate) ([]string, error) {
-	var issuers []string
-	for _, c := range st.intermediates {
-		if c.CheckSignatureFrom(root) == nil {
-			issuers = append(issuers, cacert.KeyID(c))
+	out := make([]*trust.Document, 0, len(versions))
+	for _, v := range versions {
+		d, err := trust.Open(a.logKey.Verifier(), v.Document)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, d)
 	}
-	return a.record.UsersOf(ctx, issuers, time.Now())
+	return out, nil
 }
 
-// issueUnder makes a new intermediate under roots[0], fills in next and commits it. The
-// new intermediate has the kind of key and the lifetime of the old one.
-func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.Certificate) error {
-	rootKey, err := a.files.ReadKey(roots[0], next.config.RootKey)
+// TrustStatus returns the roots with their stages, and for each one who does not trust it yet
+// and who still uses it.
+func (a *Authority) TrustStatus(ctx context.Context) (stepapi.TrustStatus, error) {
+	st := a.state.Load()
+	return a.statusOf(ctx, st.trust, st.byFingerprint())
+}
+
+// statusOf is TrustStatus of one document. find has its certificates.
+func (a *Authority) statusOf(ctx context.Context, d *trust.Document, find map[string]*x509.Certificate) (out stepapi.TrustStatus, err error) {
+	held, err := a.trustRecord.Holdings(ctx, time.Now())
 	if err != nil {
-		return err
+		return out, err
 	}
-	old := next.intermediates[0]
-	fresh, err := cacert.New(cacert.SuccessorOf(old, next.config.Name), cacert.Issuer{Cert: roots[0], Key: rootKey})
+	versions, err := a.documents(ctx)
 	if err != nil {
-		return err
+		return out, err
 	}
-	kept, err := a.unretired(ctx, next.intermediates)
-	if err != nil {
-		return err
+	fleet, p := trust.NewFleet(held, versions), &plan{find: find}
+	out = stepapi.TrustStatus{Version: d.Version, Digest: d.Digest(), Holders: fleet.Size()}
+	for _, fp := range d.Roots {
+		row := stepapi.RootStatus{
+			Fingerprint: fp, Subject: find[fp].Subject.CommonName, Stage: d.Stage(fp), Since: d.Since[fp], NotAfter: find[fp].NotAfter,
+			Without: fleet.Without(fp), Users: fleet.Users(p.under(d, fp)),
+		}
+		if row.Stage == stepapi.StageStaged {
+			row.Services = d.Staged.Services
+		}
+		row.Trusting = fleet.Size() - len(row.Without)
+		out.Roots = append(out.Roots, row)
 	}
-	if err := errors.Join(a.files.WriteIssuer(fresh), crl.WriteRoot(a.files.Path, cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
-		return err
+	for i, fp := range d.Intermediates {
+		c := find[fp]
+		out.Intermediates = append(out.Intermediates, stepapi.IntermediateState{
+			Fingerprint: fp, Subject: c.Subject.CommonName, Root: p.rootOf(fp), Issues: i == 0, NotAfter: c.NotAfter,
+			Revoked: d.Revoked[fp], Users: len(fleet.Users([]*x509.Certificate{c})),
+		})
 	}
-	next.roots, next.signer = roots, fresh.Key
-	next.intermediates = append([]*x509.Certificate{fresh.Cert}, kept...)
-	return a.files.WriteTrust(next.roots, next.intermediates)
+	return out, nil
 }
 
 // unretired returns the intermediates with a leaf that has not expired. The others need no
@@ -172,16 +543,21 @@ func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]
 	return kept, nil
 }
 
-// findRoot returns the index of the root with this fingerprint, in any usual spelling.
-func findRoot(roots []*x509.Certificate, fingerprint string) (int, error) {
-	fp, err := certs.ParseFingerprint(fingerprint)
-	if err != nil {
-		return 0, err
+// fingerprintIn reads a fingerprint in any usual spelling; "" is none.
+func fingerprintIn(text string) (string, error) {
+	if text == "" {
+		return "", nil
 	}
-	for i, c := range roots {
-		if certs.Fingerprint(c) == fp {
-			return i, nil
-		}
-	}
-	return 0, fmt.Errorf("root %s is not in the trust bundle", fp)
+	return certs.ParseFingerprint(text)
 }
+
+// orStaged returns the named root, or the staged one if none is named.
+func orStaged(d *trust.Document, named string) string {
+	if named == "" && d.Staged != nil {
+		return d.Staged.Root
+	}
+	return named
+}
+
+// short is a fingerprint as it is printed in sentences.
+func short(fingerprint string) string { return fingerprint[:min(len(fingerprint), 16)] }

@@ -5,11 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/crl"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -55,9 +57,51 @@ func (a *Authority) recordTrustReport(r *http.Request) {
 	if err != nil {
 		return // an unauthenticated report counts for no lineage
 	}
-	if err := a.record.ReportTrust(r.Context(), entry.Lineage, digest); err != nil {
+	if err := a.record.ReportTrust(r.Context(), entry, digest); err != nil {
 		a.logger.WarnContext(r.Context(), "trust report not recorded", "service", entry.Service, "err", err)
 	}
+}
+
+// getTrust answers GET /trust: the stages of the roots, and who is not ready for the next.
+func (a *Authority) getTrust(w http.ResponseWriter, r *http.Request) error {
+	if _, err := a.authorizePeer(r, actTrust); err != nil {
+		return err
+	}
+	status, err := a.TrustStatus(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, status)
+	return nil
+}
+
+// postTrust answers POST /trust, one step. A step that is refused is a 409: with the holders
+// that it would cut off, or with the reason why it makes no sense now.
+func (a *Authority) postTrust(w http.ResponseWriter, r *http.Request) error {
+	c, err := a.authorizePeer(r, actTrust)
+	if err != nil {
+		return err
+	}
+	var change stepapi.TrustChange
+	if err := readBody(r, &change); err != nil {
+		return err
+	}
+	status, err := a.ChangeTrust(r.Context(), c.name, change)
+	cut, wouldCut := errors.AsType[*CutOffError](err)
+	step, senseless := errors.AsType[*StepError](err)
+	switch {
+	case wouldCut:
+		a.metrics.refused.WithLabelValues(string(denial.Adopted)).Inc()
+		writeJSON(w, http.StatusConflict, stepapi.TrustRefusal{Status: http.StatusConflict, Message: cut.Error(), Holders: cut.Holders})
+		return nil
+	case senseless:
+		writeJSON(w, http.StatusConflict, stepapi.TrustRefusal{Status: http.StatusConflict, Message: step.Error(), Holders: []stepapi.Holder{}})
+		return nil
+	case err != nil:
+		return err
+	}
+	writeJSON(w, http.StatusOK, status)
+	return nil
 }
 
 func pemOf(c *x509.Certificate) string {

@@ -33,6 +33,7 @@ import (
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -213,6 +214,40 @@ func (c *CA) Roots() []*x509.Certificate { return c.Authority.Roots() }
 func (c *CA) Token(t testing.TB, service string, names ...string) secret.String {
 	t.Helper()
 	return c.token(t, ca.TokenOptions{Service: service, Names: names})
+}
+
+// ChangeTrust takes one step of a change of trust in the name of the operator, and returns the
+// trust after it. A step that is refused fails the test.
+func (c *CA) ChangeTrust(t testing.TB, change stepapi.TrustChange) stepapi.TrustStatus {
+	t.Helper()
+	status, err := c.Authority.ChangeTrust(t.Context(), "operator", change)
+	if err != nil {
+		t.Fatalf("step %s: %v", change.Step, err)
+	}
+	return status
+}
+
+// AddRoot stages a root and returns its fingerprint.
+func (c *CA) AddRoot(t testing.TB) string {
+	t.Helper()
+	roots := c.ChangeTrust(t, stepapi.TrustChange{Step: stepapi.StepAdd}).Roots
+	return roots[len(roots)-1].Fingerprint
+}
+
+// ActivateRoot activates a root, whoever of its profiles has not adopted it.
+func (c *CA) ActivateRoot(t testing.TB, fingerprint string) {
+	t.Helper()
+	change := stepapi.TrustChange{Step: stepapi.StepActivate, Certificate: fingerprint}
+	for service := range c.Authority.Config().Profiles {
+		change.Accept = append(change.Accept, service)
+	}
+	c.ChangeTrust(t, change)
+}
+
+// RotateIntermediate makes a new intermediate, which issues from then on.
+func (c *CA) RotateIntermediate(t testing.TB) {
+	t.Helper()
+	c.ChangeTrust(t, stepapi.TrustChange{Step: stepapi.StepRotateIntermediate})
 }
 
 // RevokeToken makes a token to revoke the certificate with this serial.

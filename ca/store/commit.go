@@ -25,6 +25,9 @@ type Issuance struct {
 	Token       Token
 	// TrustDigest names the trust bundle that is in effect at the client; "" if unknown.
 	TrustDigest string
+	// TrustVersion is the version of the trust that the certificate was signed under. If it is
+	// not the newest one, the certificate is refused. 0 is no check.
+	TrustVersion int64
 	// Order is the id of the ACME order that the certificate is for, or "". The order becomes
 	// valid in the same transaction.
 	Order string
@@ -44,7 +47,8 @@ type Issuance struct {
 // [ErrRevoked]; the transaction checks it, because a revocation may have been committed
 // after the caller checked. A service that has issue.MaxLive live certificates gets no
 // new lineage: [ErrTooMany]. A lineage that has issue.MaxLineage of them gets no other
-// one: [ErrLineageFull].
+// one: [ErrLineageFull]. A certificate that was signed under a version of the trust that is
+// over is [ErrTrustChanged].
 func (s *Store) Commit(ctx context.Context, issue Issuance) (record.Certificate, error) {
 	c := issue.Certificate
 	err := s.commit(ctx, issue)

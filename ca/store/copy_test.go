@@ -99,11 +99,7 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	without, err := s.WithoutTrust(t.Context(), "d", storetest.Base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(all, events, revoked, without)
+	return append(all, events, revoked)
 }
 
 // TestCopyAllOrNothing: what ends a copy leaves the target empty, and what is

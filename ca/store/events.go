@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
@@ -84,55 +83,26 @@ func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// ReportTrust notes which trust bundle is in effect at the holder of a lineage.
-func (s *Store) ReportTrust(ctx context.Context, lineage, digest string) error {
-	if err := s.db.Change(ctx, func(tx *sqldb.Txn) error { return writeTrustReport(ctx, tx, lineage, digest) }); err != nil {
+// ReportTrust notes which trust bundle is in effect at the holder of a certificate. With the
+// same call it has shown this certificate, so it uses none of its lineage from before it.
+func (s *Store) ReportTrust(ctx context.Context, shown record.Certificate, digest string) error {
+	if err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
+		return writeTrustReport(ctx, tx, trustReport{shown.Lineage, shown.Serial, digest})
+	}); err != nil {
 		return fmt.Errorf("recording a trust digest: %w", err)
 	}
 	return nil
 }
 
-func writeTrustReport(ctx context.Context, tx *sqldb.Txn, lineage, digest string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at) VALUES (?, ?, ?)
-		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at`,
-		lineage, digest, millis(time.Now()))
+// trustReport is what a holder says about itself: serial is the certificate that it has
+// shown, and digest the bundle that it has in effect.
+type trustReport struct{ lineage, serial, digest string }
+
+func writeTrustReport(ctx context.Context, tx *sqldb.Txn, r trustReport) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at, serial) VALUES (?, ?, ?, ?)
+		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at, serial = excluded.serial`,
+		r.lineage, r.digest, millis(time.Now()), r.serial)
 	return err
-}
-
-// liveCondition selects certificates that a service may be using now. The authority's own
-// certificate does not count: the authority replaces it by itself.
-const liveCondition = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + kinds.SelfIssued + `'
-	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`
-
-// WithoutTrust returns the services that have a live certificate in a lineage
-// whose last report is not the given digest, sorted.
-func (s *Store) WithoutTrust(ctx context.Context, digest string, now time.Time) ([]string, error) {
-	return s.services(ctx, `SELECT DISTINCT c.service`+liveCondition+`
-		AND NOT EXISTS (SELECT 1 FROM lineages l WHERE l.lineage = c.lineage AND l.trust_digest = ?)`, millis(now), digest)
-}
-
-// UsersOf returns the services that have a live certificate from one of the
-// issuers (subject key ids, hex), sorted.
-func (s *Store) UsersOf(ctx context.Context, issuers []string, now time.Time) ([]string, error) {
-	if len(issuers) == 0 {
-		return nil, nil
-	}
-	args := []any{millis(now)}
-	for _, i := range issuers {
-		args = append(args, i)
-	}
-	marks := strings.TrimSuffix(strings.Repeat("?,", len(issuers)), ",")
-	return s.services(ctx, `SELECT DISTINCT c.service`+liveCondition+` AND c.issuer IN (SELECT id FROM issuers WHERE key_id IN (`+marks+`))`, args...)
-}
-
-func (s *Store) services(ctx context.Context, text string, args ...any) ([]string, error) {
-	rows, err := s.db.Read.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, fmt.Errorf("listing services: %w", err)
-	}
-	names, err := sqldb.Collect(rows, func(v *string) error { return rows.Scan(v) })
-	slices.Sort(names) // not in SQL: the two databases collate differently
-	return names, err
 }
 
 // Unexpired reports whether an issuer (subject key id, hex) has any certificate

@@ -48,8 +48,10 @@ func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[stri
 		"refuse": func(ctx context.Context, s *store.Store) error {
 			return s.Refuse(ctx, record.Event{At: now, Caller: "test"})
 		},
-		"report": func(ctx context.Context, s *store.Store) error { return s.ReportTrust(ctx, "1001", "e") },
-		"sweep":  func(ctx context.Context, s *store.Store) error { return s.SweepTokens(ctx, now) },
+		"report": func(ctx context.Context, s *store.Store) error {
+			return s.ReportTrust(ctx, record.Certificate{Lineage: "1001", Serial: "1001"}, "e")
+		},
+		"sweep": func(ctx context.Context, s *store.Store) error { return s.SweepTokens(ctx, now) },
 		"prune": func(ctx context.Context, s *store.Store) error {
 			return first(s.Prune(ctx, "test", now.AddDate(1, 0, 0), 10))
 		},
@@ -80,8 +82,6 @@ func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[stri
 		"revoked": func(ctx context.Context, s *store.Store) error {
 			return first(s.RevokedBetween(ctx, record.RevokedRange{Issuer: "010203", UpTo: 9, Now: now}))
 		},
-		"without":   func(ctx context.Context, s *store.Store) error { return first(s.WithoutTrust(ctx, "d", now)) },
-		"users":     func(ctx context.Context, s *store.Store) error { return first(s.UsersOf(ctx, []string{"010203"}, now)) },
 		"unexpired": func(ctx context.Context, s *store.Store) error { return first(s.Unexpired(ctx, "010203", now)) },
 		"live":      func(ctx context.Context, s *store.Store) error { return first(s.Live(ctx, "storage", now, 9)) },
 		"by":        func(ctx context.Context, s *store.Store) error { return first(s.LiveByService(ctx, now)) },

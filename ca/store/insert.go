@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
@@ -64,10 +65,12 @@ func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 	if err := spend(ctx, tx, r.issue.Token, c.Serial); err != nil {
 		return err
 	}
+	enter := r.begin
 	if c.Lineage != c.Serial {
-		if err := r.join(ctx, tx); err != nil {
-			return err
-		}
+		enter = r.join
+	}
+	if err := enter(ctx, tx); err != nil {
+		return err
 	}
 	if err := r.checkLiveLimit(ctx, tx); err != nil {
 		return err
@@ -93,7 +96,8 @@ func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 		}
 	}
 	if r.issue.TrustDigest != "" {
-		if err := writeTrustReport(ctx, tx, c.Lineage, r.issue.TrustDigest); err != nil {
+		// The certificate that was renewed is the one that the client has shown.
+		if err := writeTrustReport(ctx, tx, trustReport{c.Lineage, c.Previous, r.issue.TrustDigest}); err != nil {
 			return err
 		}
 	}
@@ -122,11 +126,31 @@ func finishOrder(ctx context.Context, tx *sqldb.Txn, order string, c record.Cert
 	return err
 }
 
-// joinText asks whether a lineage was revoked, and counts its live certificates up to a
-// number. It is one statement, because each one is a round trip to PostgreSQL. The count
+// begin is join for the first certificate of a lineage, which can neither be revoked nor be
+// full.
+func (r *certificateRow) begin(ctx context.Context, tx *sqldb.Txn) error {
+	if r.issue.TrustVersion == 0 {
+		return nil
+	}
+	if err := truststore.LockIssuing(ctx, tx); err != nil {
+		return err
+	}
+	var version int64
+	if err := tx.QueryRowContext(ctx, `SELECT `+truststore.Current).Scan(&version); err != nil {
+		return fmt.Errorf("reading the version of the trust: %w", err)
+	}
+	if version != r.issue.TrustVersion {
+		return ErrTrustChanged
+	}
+	return nil
+}
+
+// joinText asks whether a lineage was revoked, counts its live certificates up to a
+// number, and reads the version of the trust. It is one statement, because each one is a round trip to PostgreSQL. The count
 // includes revoked certificates, since a lineage with one is refused anyway.
 const joinText = `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?),
-	(SELECT COUNT(*) FROM (SELECT 1 FROM certificates WHERE lineage = ? AND not_after > ? LIMIT ?) AS counted)`
+	(SELECT COUNT(*) FROM (SELECT 1 FROM certificates WHERE lineage = ? AND not_after > ? LIMIT ?) AS counted),
+	` + truststore.Current
 
 // join returns an error if the lineage of a renewal was revoked, or has as many live
 // certificates as it may have. It takes the lock in a statement of its own before: a
@@ -138,10 +162,13 @@ func (r *certificateRow) join(ctx context.Context, tx *sqldb.Txn) error {
 	}
 	var gone bool
 	var n int
-	if err := tx.QueryRowContext(ctx, joinText, c.Lineage, c.Lineage, millis(c.IssuedAt), r.issue.MaxLineage).Scan(&gone, &n); err != nil {
+	var version int64
+	if err := tx.QueryRowContext(ctx, joinText, c.Lineage, c.Lineage, millis(c.IssuedAt), r.issue.MaxLineage).Scan(&gone, &n, &version); err != nil {
 		return fmt.Errorf("looking up lineage %s: %w", c.Lineage, err)
 	}
 	switch {
+	case r.issue.TrustVersion != 0 && r.issue.TrustVersion != version:
+		return ErrTrustChanged
 	case gone:
 		return ErrRevoked
 	case r.issue.MaxLineage > 0 && n >= r.issue.MaxLineage:

@@ -15,6 +15,7 @@ const (
 	// memberLock is keyed by lineage: the certificates that join one are counted one
 	// after the other.
 	memberLock = 2
+	// 3 is sqldb.TrustLock: those who sign take it shared, a change of the trust exclusive.
 )
 
 // lockService waits until no renewal of a service is about to commit, and lets none
@@ -30,13 +31,14 @@ func lockService(ctx context.Context, tx *sqldb.Txn, service string) error {
 }
 
 // lockLineage waits until no other renewal of the lineage and no revocation of the service
-// is about to commit. Renewals of other lineages may run. It is one round trip.
+// is about to commit, and no change of the trust. Renewals of other lineages may run. It is
+// one round trip.
 func lockLineage(ctx context.Context, tx *sqldb.Txn, service, lineage string) error {
 	if !tx.Concurrent {
 		return nil
 	}
-	const text = `SELECT pg_advisory_xact_lock_shared(?::int, hashtext(?)), pg_advisory_xact_lock(?::int, hashtext(?))`
-	if _, err := tx.ExecContext(ctx, text, lineageLock, service, memberLock, lineage); err != nil {
+	const text = `SELECT pg_advisory_xact_lock_shared(?::int, 0), pg_advisory_xact_lock_shared(?::int, hashtext(?)), pg_advisory_xact_lock(?::int, hashtext(?))`
+	if _, err := tx.ExecContext(ctx, text, sqldb.TrustLock, lineageLock, service, memberLock, lineage); err != nil {
 		return fmt.Errorf("locking: %w", err)
 	}
 	return nil

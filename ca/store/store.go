@@ -58,6 +58,7 @@ var (
 	ErrOrderGone      = errors.New("the ACME order is not ready any more")
 	ErrTooMany        = errors.New("too many live certificates")
 	ErrLineageFull    = errors.New("too many live certificates of one lineage")
+	ErrTrustChanged   = errors.New("the trust has changed")
 )
 
 // Store is an open record. It is safe for concurrent use.

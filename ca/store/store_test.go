@@ -205,30 +205,6 @@ func whoTrustsWhat(t *testing.T, where string) {
 	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{Serial: "1013", RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
-	services := func(list []string, err error) []string {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list
-	}
-	if got := services(s.WithoutTrust(ctx, "d", now)); !slices.Equal(got, []string{"a", "z"}) {
-		t.Errorf("nobody has reported: %q", got)
-	}
-	for _, digest := range []string{"other", "d"} { // the last report counts
-		if err := s.ReportTrust(ctx, "1010", digest); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := services(s.WithoutTrust(ctx, "d", now)); !slices.Equal(got, []string{"a"}) {
-		t.Errorf("z has reported: %q", got)
-	}
-	if got := services(s.UsersOf(ctx, []string{"bb", "aa"}, now)); !slices.Equal(got, []string{"a", "z"}) {
-		t.Errorf("users of aa: %q", got)
-	}
-	if got := services(s.UsersOf(ctx, nil, now)); len(got) != 0 {
-		t.Errorf("users of nobody: %q", got)
-	}
 	for issuer, want := range map[string]bool{"aa": true, "bb": false} {
 		if found, err := s.Unexpired(ctx, issuer, now); err != nil || found != want {
 			t.Errorf("%s: %v %v", issuer, found, err)

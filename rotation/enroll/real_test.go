@@ -163,19 +163,12 @@ func TestRealRotation(t *testing.T) {
 	first := identity.Current().Leaf()
 	wait("a renewal", func(g *rotation.Generation) bool { return !g.Leaf().Equal(first) })
 	old := identity.Current().Chain()[1]
-	if err := authority.Authority.RotateIntermediate(ctx); err != nil {
-		t.Fatal(err)
-	}
-	fingerprint, err := authority.Authority.AddRoot(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	authority.RotateIntermediate(t)
+	fingerprint := authority.AddRoot(t)
 	wait("the new root", func(g *rotation.Generation) bool { return len(g.Roots()) == 2 })
 	wait("the new intermediate", func(g *rotation.Generation) bool { return !g.Chain()[1].Equal(old) })
 	old = identity.Current().Chain()[1]
-	if err := authority.Authority.ActivateRoot(ctx, fingerprint); err != nil {
-		t.Fatal(err)
-	}
+	authority.ActivateRoot(t, fingerprint)
 	wait("the new chain", func(g *rotation.Generation) bool { return !g.Chain()[1].Equal(old) })
 	if err := identity.Close(); err != nil {
 		t.Error(err)

@@ -34,6 +34,7 @@ const (
 	Enroller       Rule = "enroller" // the service is one, for the service that it asks for
 	Auditor        Rule = "auditor"  // the service is one
 	Operator       Rule = "operator" // the service is one
+	Adopted        Rule = "no step of the trust cuts off a service"
 	SoundPublicKey Rule = "sound public key"
 )
 

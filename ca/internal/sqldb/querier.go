@@ -28,6 +28,11 @@ type Txn struct {
 	Concurrent bool
 }
 
+// TrustLock is the class of the advisory lock that those who sign hold together, and a change
+// of the trust alone. Like the classes in ca/store it is in every program that shares a
+// database.
+const TrustLock = 3
+
 // Scanner is a row of a result.
 type Scanner interface{ Scan(dest ...any) error }
 

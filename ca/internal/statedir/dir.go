@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -30,7 +28,7 @@ import (
 //	pki.db                     the record, unless pki.yaml names a database
 //	certs/current.json         which roots and intermediates are in use; it decides
 //	certs/<fingerprint>.crt    each of them
-//	certs/<fingerprint>.crl    list of a root, empty, for programs that want one
+//	certs/<fingerprint>.crl    list of a root, which names its revoked intermediates
 //	certs/root_ca.crt          copy: bundle of current roots, for people and scripts
 //	certs/intermediate_ca.crt  copy: the issuing intermediate
 //	secrets/<fingerprint>.key  their keys, PKCS#8, encrypted with the password
@@ -40,9 +38,10 @@ import (
 //	certs/log.head             the marker: newest signed head of the record that is known here
 //	secrets/password           only if init generated it
 //
-// A change of trust writes keys, then certificates, then current.json by one
-// rename. A crash before the rename leaves files that nothing refers to. After the
-// rename the change is in effect. The two copies follow; each start writes them again.
+// A change of trust writes keys, then certificates, then the next version of the trust into
+// the record, which is the commit, and then current.json by one rename. A crash before the
+// commit leaves files that nothing refers to. After the commit each process of the authority,
+// and each start, brings its directory up to the record. The two copies follow.
 const (
 	currentFile      = "certs/current.json"
 	rootsFile        = "certs/root_ca.crt"
@@ -63,54 +62,10 @@ type Dir struct {
 	Plain        bool          // keys are written without encryption
 }
 
-// current is the content of current.json: fingerprints. The first of each list signs.
-type current struct {
-	Roots         []string `json:"roots"`
-	Intermediates []string `json:"intermediates"`
-}
-
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // File returns the path of a file in the directory, which is named with slashes.
 func (f Dir) File(name string) string { return Path(f.Path, name) }
-
-// ReadTrust reads the certificates that are in use, the ones that sign first. It
-// needs no password. Errors name the file, and what is wrong with it.
-func (f Dir) ReadTrust() (roots, intermediates []*x509.Certificate, err error) {
-	data, err := os.ReadFile(f.File(currentFile))
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading trust: %w", err)
-	}
-	var cur current
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	switch err := dec.Decode(&cur); {
-	case errors.Is(err, io.EOF):
-		return nil, nil, fmt.Errorf("reading trust %s: the file is empty", f.File(currentFile))
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, nil, fmt.Errorf("reading trust %s: the file was cut off", f.File(currentFile))
-	case err != nil:
-		return nil, nil, fmt.Errorf("reading trust %s: %w", f.File(currentFile), err)
-	}
-	if len(cur.Roots) == 0 || len(cur.Intermediates) == 0 {
-		return nil, nil, fmt.Errorf("reading trust %s: no roots or no intermediates", f.File(currentFile))
-	}
-	for _, fp := range cur.Roots {
-		c, err := f.readCert(fp)
-		if err != nil {
-			return nil, nil, err
-		}
-		roots = append(roots, c)
-	}
-	for _, fp := range cur.Intermediates {
-		c, err := f.readCert(fp)
-		if err != nil {
-			return nil, nil, err
-		}
-		intermediates = append(intermediates, c)
-	}
-	return roots, intermediates, nil
-}
 
 // Authorities returns all certificates in the directory: the roots of the trust bundle, and
 // all others. The others are intermediates, and roots that a rotation has taken out of use.
@@ -157,26 +112,6 @@ func (f Dir) readCert(fp string) (*x509.Certificate, error) {
 	return all[0], nil
 }
 
-// WriteTrust commits a change of trust, by one rename of current.json. The certificates and
-// their keys must be on the disk already ([Dir.WriteIssuer]).
-func (f Dir) WriteTrust(roots, intermediates []*x509.Certificate) error {
-	var cur current
-	for _, c := range roots {
-		cur.Roots = append(cur.Roots, certs.Fingerprint(c))
-	}
-	for _, c := range intermediates {
-		cur.Intermediates = append(cur.Intermediates, certs.Fingerprint(c))
-	}
-	data, err := json.MarshalIndent(cur, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(f.File(currentFile), append(data, '\n'), durable.Public); err != nil {
-		return fmt.Errorf("writing trust: %w", err)
-	}
-	return nil
-}
-
 // WriteCopies brings the two convenience files in line with current.json. They
 // are for people and other programs, and the authority does not read them. A caller must
 // not report their failure as a failure of the change, which is committed already.
@@ -194,17 +129,22 @@ func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 }
 
 // WriteIssuer stores a CA certificate and its key. The key is written first, because a crash
-// after the certificate alone would leave an issuer that cannot sign.
+// after the certificate alone would leave an issuer that cannot sign. Files that are there
+// already are replaced.
 func (f Dir) WriteIssuer(i cacert.Issuer) error {
 	key, err := f.encodeKey(i.Key)
 	if err != nil {
 		return err
 	}
 	fp := certs.Fingerprint(i.Cert)
-	if err := durable.WriteNew(f.KeyPath(fp), key, durable.Private); err != nil {
+	if err := durable.WriteFile(f.KeyPath(fp), key, durable.Private); err != nil {
 		return fmt.Errorf("writing key: %w", err)
 	}
-	if err := durable.WriteNew(f.File("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.Cert}), durable.Public); err != nil {
+	return f.writeCert(i.Cert)
+}
+
+func (f Dir) writeCert(c *x509.Certificate) error {
+	if err := durable.WriteFile(f.File("certs/"+certs.Fingerprint(c)+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{c}), durable.Public); err != nil {
 		return fmt.Errorf("writing certificate: %w", err)
 	}
 	return nil

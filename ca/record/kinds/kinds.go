@@ -24,11 +24,13 @@ const (
 	Restored   = "restored" // the record comes from a backup
 	Migrated   = "migrated" // the record comes from the other kind of database
 	Accepted   = "accepted" // an operator accepted that entries of the log are lost
+
+	TrustChanged = "trust" // a root or an intermediate was added, activated, removed or revoked; the detail says which step, and whom it was accepted to cut off
 )
 
 // All returns all kinds of events, those of certificates first.
 func All() []string {
-	return append(ofCertificates(), Revoked, Refused, TokenMade, EABChanged, Pruned, Restored, Migrated, Accepted)
+	return append(ofCertificates(), Revoked, Refused, TokenMade, EABChanged, Pruned, Restored, Migrated, Accepted, TrustChanged)
 }
 
 // OfCertificate reports whether events of a kind tell of a certificate.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // When the plan acts, as shares of the demo's duration. The steps behind the new root do not go
@@ -144,7 +145,7 @@ func (p *plan) after(share float64) func(context.Context) (bool, error) {
 // rotateIntermediate needs no preparation: a chain carries its intermediate, so
 // services that trust the root accept the next one at once.
 func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
-	if err := p.authority.RotateIntermediate(ctx); err != nil {
+	if _, err := p.step(ctx, stepapi.StepRotateIntermediate, ""); err != nil {
 		return "", err
 	}
 	return "intermediate rotated: new certificates come from a new issuer", nil
@@ -152,23 +153,25 @@ func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
 
 // addRoot puts a second root into the trust bundle. It signs nothing yet, because a
 // service that does not have it would refuse every certificate under it.
-func (p *plan) addRoot(ctx context.Context) (did string, err error) {
-	if p.newRoot, err = p.authority.AddRoot(ctx); err != nil {
+func (p *plan) addRoot(ctx context.Context) (string, error) {
+	status, err := p.step(ctx, stepapi.StepAdd, "")
+	if err != nil {
 		return "", err
 	}
+	p.newRoot = status.Roots[len(status.Roots)-1].Fingerprint
 	return fmt.Sprintf("root %s added to the trust bundle: waiting until every service reports it", short(p.newRoot)), nil
 }
 
 // adopted is true when each lineage has reported the new bundle as in effect.
 func (p *plan) adopted(ctx context.Context) (bool, error) {
-	pending, err := p.authority.TrustAdopted(ctx)
-	return err == nil && len(pending) == 0, err
+	root, err := p.root(ctx, p.newRoot)
+	return err == nil && len(root.Without) == 0, err
 }
 
 // activateRoot makes the new root the one that signs. Certificates under the old
 // one stay good until they end.
 func (p *plan) activateRoot(ctx context.Context) (string, error) {
-	if err := p.authority.ActivateRoot(ctx, p.newRoot); err != nil {
+	if _, err := p.step(ctx, stepapi.StepActivate, p.newRoot); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("root %s signs from now on", short(p.newRoot)), nil
@@ -176,17 +179,37 @@ func (p *plan) activateRoot(ctx context.Context) (string, error) {
 
 // unused is true when no certificate that is still valid needs the old root.
 func (p *plan) unused(ctx context.Context) (bool, error) {
-	users, err := p.authority.RootUsers(ctx, p.oldRoot)
-	return err == nil && len(users) == 0, err
+	root, err := p.root(ctx, p.oldRoot)
+	return err == nil && len(root.Users) == 0, err
 }
 
 // removeRoot takes the old root out of the bundle. From then on nothing that was
 // signed under it is accepted.
 func (p *plan) removeRoot(ctx context.Context) (string, error) {
-	if err := p.authority.RemoveRoot(ctx, p.oldRoot); err != nil {
+	if _, err := p.step(ctx, stepapi.StepRemove, p.oldRoot); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("root %s removed: its last certificate has expired", short(p.oldRoot)), nil
+}
+
+// step takes one step of the change of trust. The authority refuses it if it would cut off a
+// service, so the plan waits first until nobody is in the way.
+func (p *plan) step(ctx context.Context, step, certificate string) (stepapi.TrustStatus, error) {
+	return p.authority.ChangeTrust(ctx, "the demo", stepapi.TrustChange{Step: step, Certificate: certificate})
+}
+
+// root returns how far a root of the bundle is.
+func (p *plan) root(ctx context.Context, fingerprint string) (stepapi.RootStatus, error) {
+	status, err := p.authority.TrustStatus(ctx)
+	if err != nil {
+		return stepapi.RootStatus{}, err
+	}
+	for _, root := range status.Roots {
+		if root.Fingerprint == fingerprint {
+			return root, nil
+		}
+	}
+	return stepapi.RootStatus{}, fmt.Errorf("root %s is not in the bundle", short(fingerprint))
 }
 
 // short returns the first 12 digits of a fingerprint, which are enough to tell two roots apart.

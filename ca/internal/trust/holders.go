@@ -1,0 +1,122 @@
+package trust
+
+import (
+	"crypto/x509"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// Fleet is who holds certificates, by lineage, at one moment.
+type Fleet struct {
+	lineages []lineage
+	// trusting has the digests of bundles with a root, by the root.
+	trusting map[string]map[string]bool
+}
+
+// lineage are the live certificates of one lineage, the oldest first.
+type lineage []truststore.Holding
+
+// NewFleet groups holdings by lineage. documents are the versions that a holder may have in
+// effect.
+func NewFleet(held []truststore.Holding, documents []*Document) Fleet {
+	f := Fleet{trusting: map[string]map[string]bool{}}
+	for begin := 0; begin < len(held); {
+		end := begin + 1
+		for end < len(held) && held[end].Lineage == held[begin].Lineage {
+			end++
+		}
+		f.lineages = append(f.lineages, held[begin:end])
+		begin = end
+	}
+	for _, d := range documents {
+		for _, root := range d.Roots {
+			if f.trusting[root] == nil {
+				f.trusting[root] = map[string]bool{}
+			}
+			f.trusting[root][d.Digest()] = true
+		}
+	}
+	return f
+}
+
+// Size returns how many lineages have a live certificate.
+func (f Fleet) Size() int { return len(f.lineages) }
+
+// Without returns the holders that have not reported a bundle with the root as in effect.
+// They would refuse a peer whose certificate chains to it.
+func (f Fleet) Without(root string) []stepapi.Holder {
+	var out []stepapi.Holder
+	for _, l := range f.lineages {
+		if !f.trusting[root][l.newest().Digest] {
+			out = append(out, l.holder(l.newest().NotAfter))
+		}
+	}
+	return sortHolders(out)
+}
+
+// Users returns the holders that may be using a certificate that one of the intermediates
+// signed. A holder that has renewed counts until it has shown a later certificate.
+func (f Fleet) Users(intermediates []*x509.Certificate) []stepapi.Holder {
+	var out []stepapi.Holder
+	for _, l := range f.lineages {
+		var last time.Time
+		for _, h := range l.inUse() {
+			if slices.ContainsFunc(intermediates, func(c *x509.Certificate) bool { return cacert.KeyID(c) == h.Issuer }) && h.NotAfter.After(last) {
+				last = h.NotAfter
+			}
+		}
+		if !last.IsZero() {
+			out = append(out, l.holder(last))
+		}
+	}
+	return sortHolders(out)
+}
+
+func (l lineage) newest() truststore.Holding { return l[len(l)-1] }
+
+// inUse returns the certificates from the one that the holder has shown last. All of them, if
+// it has shown none, or one that has ended since.
+func (l lineage) inUse() []truststore.Holding {
+	for i, h := range l {
+		if h.Serial == h.Shown {
+			return l[i:]
+		}
+	}
+	return l
+}
+
+// holder is the row for a lineage whose certificate in question ends at expires.
+func (l lineage) holder(expires time.Time) stepapi.Holder {
+	h := l.newest()
+	seen := h.SeenAt
+	if h.IssuedAt.After(seen) {
+		seen = h.IssuedAt
+	}
+	_, renewal := lifetime.RenewalWindow(h.NotBefore, h.NotAfter)
+	return stepapi.Holder{Service: h.Service, Names: h.Names, Serial: certs.HexSerial(h.Serial), LastSeen: seen, NextRenewal: renewal, Expires: expires}
+}
+
+func sortHolders(list []stepapi.Holder) []stepapi.Holder {
+	slices.SortFunc(list, func(a, b stepapi.Holder) int {
+		if c := strings.Compare(a.Service, b.Service); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Serial, b.Serial)
+	})
+	return list
+}
+
+// NotAccepted returns the holders that no name of accept is for: a service, or a name in the
+// certificate of one holder.
+func NotAccepted(list []stepapi.Holder, accept []string) []stepapi.Holder {
+	return slices.DeleteFunc(slices.Clone(list), func(h stepapi.Holder) bool {
+		return slices.Contains(accept, h.Service) || slices.ContainsFunc(h.Names, func(name string) bool { return slices.Contains(accept, name) })
+	})
+}
