@@ -18,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
@@ -70,7 +71,7 @@ type Authority struct {
 	logger      *slog.Logger
 	metrics     *metrics
 	auditMu     sync.RWMutex // guards audit; a writer holds it for reading, so that a reload closes no log in use
-	audit       *auditLog
+	audit       *auditlog.Log
 	auditPath   string          // of Options
 	life        context.Context //nolint:containedctx // ends with the authority; validations of ACME challenges outlive their requests
 	end         context.CancelFunc
@@ -219,7 +220,7 @@ func (a *Authority) Config() policy.Config { return a.state.Load().config }
 // opens the audit log anew. On an error all of the old state stays in effect. Other
 // addresses or another database are an error: they take a restart.
 func (a *Authority) Reload(ctx context.Context) error {
-	var audit *auditLog
+	var audit *auditlog.Log
 	err := a.update(ctx, func(next *state) (err error) {
 		before := next.config
 		if next.config, err = policy.Load(a.files.Path); err != nil {
@@ -283,11 +284,11 @@ func (a *Authority) warnOfSharedNames(ctx context.Context, r *policy.Rules) {
 
 // openAudit opens the audit log that the options name, otherwise that of the
 // configuration. It returns nil if neither names one.
-func (a *Authority) openAudit(cfg policy.Config) (*auditLog, error) {
+func (a *Authority) openAudit(cfg policy.Config) (*auditlog.Log, error) {
 	if a.auditPath != "" {
-		return openAuditLog("", a.auditPath) // relative to the working directory, as paths in flags are
+		return auditlog.Open("", a.auditPath) // relative to the working directory, as paths in flags are
 	}
-	return openAuditLog(a.files.Path, cfg.AuditLog)
+	return auditlog.Open(a.files.Path, cfg.AuditLog)
 }
 
 // update changes the state, one change at a time: fn edits a copy, which is then

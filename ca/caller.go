@@ -8,10 +8,12 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -194,7 +196,7 @@ func (a *Authority) recordDenial(ctx context.Context, c caller, w accessRequest,
 	if !a.refusals.allow(c.counted(), time.Now()) {
 		return err
 	}
-	a.writeAudit(ctx, c, auditLine{Action: string(w.action), Outcome: outcomeRefused, Serial: c.serial, Rule: string(r.Rule)})
+	a.writeAudit(ctx, c, auditlog.Line{Action: string(w.action), Outcome: auditlog.Refused, Serial: c.serial, Rule: string(r.Rule)})
 	// The client may have gone, which ends ctx. Its attempt must be recorded all the same.
 	if recordErr := a.record.Refuse(context.WithoutCancel(ctx), record.Event{
 		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: string(r.Rule), Detail: clip(string(w.action) + ": " + r.Text),
@@ -269,15 +271,28 @@ func (a *Authority) validateKey(key crypto.PublicKey) error {
 
 // writeAudit writes a line to the audit log, after the commit. A failure is counted and
 // logged, because the certificate or the revocation is in the record already.
-func (a *Authority) writeAudit(ctx context.Context, c caller, line auditLine) {
+func (a *Authority) writeAudit(ctx context.Context, c caller, line auditlog.Line) {
 	line.Caller, line.Address = c.name, addressIn(ctx)
 	if line.Service == "" {
 		line.Service = c.service
 	}
 	a.auditMu.RLock()
 	defer a.auditMu.RUnlock()
-	if err := a.audit.write(line); err != nil {
+	if err := a.audit.Write(line); err != nil {
 		a.metrics.auditFailures.Inc()
-		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.path, "err", err)
+		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.Path(), "err", err)
 	}
+}
+
+// addressKey is the key in a context for the address of the client. Issuing and
+// revoking do not see the request, and write the address to the audit log.
+type addressKey struct{}
+
+func withAddress(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), addressKey{}, r.RemoteAddr))
+}
+
+func addressIn(ctx context.Context) string {
+	s, _ := ctx.Value(addressKey{}).(string)
+	return s
 }

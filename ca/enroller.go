@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
@@ -126,7 +127,7 @@ func (a *Authority) recordToken(ctx context.Context, c caller, service string, c
 		return err
 	}
 	a.metrics.tokens.Inc()
-	a.writeAudit(ctx, c, auditLine{Action: string(actToken), Outcome: outcomeDone, Service: service, Serial: c.serial})
+	a.writeAudit(ctx, c, auditlog.Line{Action: string(actToken), Outcome: auditlog.Done, Service: service, Serial: c.serial})
 	a.logger.InfoContext(ctx, "token made", "service", service, "caller", c.name)
 	return nil
 }

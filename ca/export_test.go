@@ -9,6 +9,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -152,11 +153,11 @@ func (a *Authority) IssueOwn(ctx context.Context) error {
 }
 
 // BreakAuditLog makes each later line fail, as a full disk would.
-func (a *Authority) BreakAuditLog() { _ = a.audit.f.Close() }
+func (a *Authority) BreakAuditLog() { _ = a.audit.Close() }
 
 // Tell writes a line to the audit log.
 func (a *Authority) Tell(ctx context.Context) {
-	a.writeAudit(ctx, caller{name: "test"}, auditLine{Action: string(actSign), Outcome: outcomeDone})
+	a.writeAudit(ctx, caller{name: "test"}, auditlog.Line{Action: string(actSign), Outcome: auditlog.Done})
 }
 
 // ParseRecordQuery parses the parameters of GET /records/certificates.

@@ -14,6 +14,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
@@ -95,7 +96,7 @@ func (a *Authority) issueUnder(ctx context.Context, st *state, v verifiedRequest
 		return done, nil
 	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
-	a.writeAudit(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeDone, Serial: done.leaf.SerialNumber.String()})
+	a.writeAudit(ctx, v.caller, auditlog.Line{Action: string(v.action), Outcome: auditlog.Done, Serial: done.leaf.SerialNumber.String()})
 	a.metrics.latency.Observe(time.Since(start).Seconds())
 	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", certs.Serial(done.leaf), "not_after", done.leaf.NotAfter, "caller", v.caller.name)
 	a.sweep(ctx)
@@ -114,7 +115,7 @@ func (a *Authority) returnEarlier(ctx context.Context, v verifiedRequest, entry 
 	}
 	done, err := committedFrom(entry)
 	if err == nil {
-		a.writeAudit(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeAgain, Serial: entry.Serial})
+		a.writeAudit(ctx, v.caller, auditlog.Line{Action: string(v.action), Outcome: auditlog.Again, Serial: entry.Serial})
 	}
 	done.earlier = true
 	return done, err

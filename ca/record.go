@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
@@ -140,7 +141,7 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	if err := reasons.Check(reason); err != nil {
 		return fmt.Errorf("revoking %s: %w", serial, err)
 	}
-	_, err = r.revokeAudited(auditLine{Serial: serial}, func() (int, error) {
+	_, err = r.revokeAudited(auditlog.Line{Serial: serial}, func() (int, error) {
 		return 1, r.store.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{
 			Serial: serial, RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator,
 		}})
@@ -174,7 +175,7 @@ func (r *Record) RevokeSet(ctx context.Context, sel record.Selection, reason int
 	if err != nil {
 		return 0, err
 	}
-	return r.revokeAudited(auditLine{Service: sel.Service, Serial: sel.Lineage}, func() (int, error) {
+	return r.revokeAudited(auditlog.Line{Service: sel.Service, Serial: sel.Lineage}, func() (int, error) {
 		return r.store.RevokeSet(ctx, sel, record.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
 	})
 }
@@ -373,8 +374,8 @@ func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
 // revokeAudited runs a revocation by a command, and writes it to the audit log. If the log
 // cannot be opened, nothing is revoked: unlike a client, an operator can repair the log
 // first.
-func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
-	log, err := openAuditLog(string(r.dir), r.auditPath)
+func (r *Record) revokeAudited(line auditlog.Line, revoke func() (int, error)) (n int, err error) {
+	log, err := auditlog.Open(string(r.dir), r.auditPath)
 	if err != nil {
 		return 0, err
 	}
@@ -382,8 +383,8 @@ func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n in
 	if n, err = revoke(); err != nil {
 		return 0, err
 	}
-	line.Action, line.Outcome, line.Caller, line.Count = string(actRevoke), outcomeDone, operator, n
-	if err := log.write(line); err != nil {
+	line.Action, line.Outcome, line.Caller, line.Count = string(actRevoke), auditlog.Done, operator, n
+	if err := log.Write(line); err != nil {
 		return n, fmt.Errorf("revoked, but not told: %w", err)
 	}
 	return n, nil

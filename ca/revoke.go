@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
@@ -90,7 +91,7 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	}
 	a.revokes.send()
 	a.metrics.revoked.Inc()
-	a.writeAudit(ctx, c, auditLine{Action: string(actRevoke), Outcome: outcomeDone, Serial: req.Serial})
+	a.writeAudit(ctx, c, auditlog.Line{Action: string(actRevoke), Outcome: auditlog.Done, Serial: req.Serial})
 	a.logger.InfoContext(ctx, "certificate revoked", "serial", certs.HexSerial(req.Serial))
 	return nil
 }
@@ -237,7 +238,7 @@ func (r *Record) RevokeCertificate(ctx context.Context, cert *x509.Certificate, 
 	if c, _, err = r.Revocable(ctx, cert); err != nil {
 		return c, err
 	}
-	_, err = r.revokeAudited(auditLine{Serial: c.Serial, Service: c.Service}, func() (int, error) {
+	_, err = r.revokeAudited(auditlog.Line{Serial: c.Serial, Service: c.Service}, func() (int, error) {
 		return 1, r.store.RevokeCertificate(ctx, c, record.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
 	})
 	return c, err

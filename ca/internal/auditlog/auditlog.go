@@ -1,11 +1,23 @@
-package ca
+// Package auditlog writes a file of JSON lines for log collectors, one line for all that
+// the authority has issued, revoked or refused.
+//
+//	log, err := auditlog.Open(dir, "audit.jsonl")
+//	err = log.Write(auditlog.Line{Action: "sign", Outcome: auditlog.Done, Caller: "operator"})
+//
+// The record is what counts: it is committed before an answer, and the line is written
+// after the commit, without a flush. A crash in between loses the line. The caller counts
+// and logs a line that cannot be written, and goes on.
+//
+// Invariants:
+//
+//   - There is no field for a token, a key or a body (TestAuditLog in ca).
+//   - After a reload lines go to the new file, and none is lost (TestAuditLogRotates in ca).
+package auditlog
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,19 +26,17 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// auditLog is a file of JSON lines for log collectors. The record is what counts: it is
-// committed before an answer, and the line is written after the commit, without a flush.
-// A crash in between loses the line. A line that cannot be written is counted and
-// logged, and the request goes on. All methods work on a nil log.
-type auditLog struct {
+// Log is an open file. All methods work on a nil log, which drops each line. It is safe
+// for concurrent use.
+type Log struct {
 	path string
 
 	mu sync.Mutex
 	f  *os.File
 }
 
-// auditLine is one line. There is no field for a token, a key or a body.
-type auditLine struct {
+// Line is one line. There is no field for a token, a key or a body.
+type Line struct {
 	Time    time.Time `json:"time"`
 	Action  string    `json:"action"`            // sign, renew, rekey, revoke, make a token, read the record
 	Outcome string    `json:"outcome"`           // done, again (the answer to a repeated request), refused
@@ -38,15 +48,16 @@ type auditLine struct {
 	Count   int       `json:"count,omitempty"`  // of certificates that an operator has revoked
 }
 
+// Outcomes of a line.
 const (
-	outcomeDone    = "done"
-	outcomeAgain   = "again"
-	outcomeRefused = "refused"
+	Done    = "done"
+	Again   = "again" // the answer to a repeated request
+	Refused = "refused"
 )
 
-// openAuditLog opens the file for appending (0600). An empty path returns nil, which is
-// a log that drops each line. A relative path is below dir.
-func openAuditLog(dir, path string) (*auditLog, error) {
+// Open opens the file for appending (0600). An empty path returns nil, which is a log that
+// drops each line. A relative path is below dir. Errors are those of opening the file.
+func Open(dir, path string) (*Log, error) {
 	if path == "" {
 		return nil, nil //nolint:nilnil // a nil log drops each line
 	}
@@ -57,12 +68,12 @@ func openAuditLog(dir, path string) (*auditLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
-	return &auditLog{path: path, f: f}, nil
+	return &Log{path: path, f: f}, nil
 }
 
-// write appends a line with one system call, so that the lines of several processes do
+// Write appends a line with one system call, so that the lines of several processes do
 // not mix (O_APPEND).
-func (l *auditLog) write(line auditLine) error {
+func (l *Log) Write(line Line) error {
 	if l == nil {
 		return nil
 	}
@@ -82,7 +93,16 @@ func (l *auditLog) write(line auditLine) error {
 	return nil
 }
 
-func (l *auditLog) Close() error {
+// Path is where the file is; empty for a nil log.
+func (l *Log) Path() string {
+	if l == nil {
+		return ""
+	}
+	return l.path
+}
+
+// Close closes the file. Closing twice is harmless.
+func (l *Log) Close() error {
 	if l == nil {
 		return nil
 	}
@@ -93,17 +113,4 @@ func (l *auditLog) Close() error {
 		return nil
 	}
 	return f.Close()
-}
-
-// addressKey is the key in a context for the address of the client. Issuing and
-// revoking do not see the request, and write the address to the audit log.
-type addressKey struct{}
-
-func withAddress(r *http.Request) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), addressKey{}, r.RemoteAddr))
-}
-
-func addressIn(ctx context.Context) string {
-	s, _ := ctx.Value(addressKey{}).(string)
-	return s
 }
