@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -86,3 +87,41 @@ func (b acmeAuthority) CountDenial(err error) {
 func (b acmeAuthority) Charge(r *http.Request) { b.a.charge(r) }
 
 func (b acmeAuthority) Life() context.Context { return b.a.life }
+
+// proofEndFor returns when the proof ends by which a certificate is issued. For a first
+// certificate the function that has authenticated it knows the end. A renewal inherits
+// it, because it proves nothing but the possession of the key.
+func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v verifiedRequest) (validity.Proof, error) {
+	if v.action == actSign {
+		return v.proof, nil
+	}
+	out := validity.Proof{End: v.previous.ProofUntil, What: "the certificate that vouched for this lineage", Remedy: "sign a token with a newer one"}
+	switch v.provisioner.Type {
+	case provisioner.TypeACME:
+		out.What, out.Remedy = "the proof of the names", "prove the names again, with an order"
+		if out.End.IsZero() { // an older version has issued it, and kept no end
+			first, err := a.firstOf(ctx, *v.previous)
+			if err != nil {
+				return out, err
+			}
+			out.End = p.NamesUntil(first.IssuedAt, first.NotAfter)
+		}
+	case provisioner.TypeX5C:
+		if out.End.IsZero() { // likewise; the certificate behind the token is not known any more, so the end is that of this one
+			out.End = v.previous.NotAfter
+		}
+	}
+	return out, nil
+}
+
+// firstOf returns the first certificate of the lineage of entry.
+func (a *Authority) firstOf(ctx context.Context, entry record.Certificate) (record.Certificate, error) {
+	if entry.Serial == entry.Lineage {
+		return entry, nil
+	}
+	first, err := a.record.Get(ctx, entry.Lineage)
+	if err != nil {
+		return first, fmt.Errorf("reading the first certificate of a lineage: %w", err)
+	}
+	return first, nil
+}

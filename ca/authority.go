@@ -22,6 +22,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
+	"github.com/artstore/artstore-pki/ca/internal/livelimit"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/throttle"
@@ -84,8 +85,8 @@ type Authority struct {
 	}
 	swept            throttle.Throttle // of sweeps of spent tokens
 	lists            *crl.Lists
-	live             liveCounts
-	full             fullLineages
+	live             livelimit.Counts
+	full             livelimit.Full
 	revoked          atomic.Pointer[revokedAnswer]
 	revokes          broadcast // wakes Watch when this process revokes
 	logKey           *translog.Key

@@ -140,11 +140,7 @@ func Addressed(remote string) string { return addressOf(&http.Request{RemoteAddr
 
 // ForgetLive drops all counts, so that the next first certificate of each service
 // counts anew.
-func (a *Authority) ForgetLive() {
-	a.live.mu.Lock()
-	defer a.live.mu.Unlock()
-	a.live.by = nil
-}
+func (a *Authority) ForgetLive() { a.live.Forget() }
 
 // IssueOwn issues to the authority itself, as Watch does.
 func (a *Authority) IssueOwn(ctx context.Context) error {

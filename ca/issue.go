@@ -152,7 +152,7 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verifiedRequest) (
 		v.proof.End = p.NamesUntil(time.Now(), got.NotAfter)
 	}
 	out := prepared{v: v, template: t, issuer: issuer, version: st.trust.Version, maxLineage: p.MaxLineage}
-	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
+	if v.previous != nil && a.full.Pauses(v.previous.Lineage, time.Now()) {
 		return prepared{}, a.recordDenial(ctx, v.caller, w, refuseLineage(v, p.MaxLineage))
 	}
 	if v.action == actSign && v.caller.kind != callerAuthority { // each start issues to the authority itself, and must not fail by a limit
@@ -296,6 +296,56 @@ func committedFrom(entry record.Certificate) (committed, error) {
 		return committed{}, fmt.Errorf("reading the chain of %s: %w", entry.Serial, err)
 	}
 	return committed{leaf: leaf, chain: chain}, nil
+}
+
+// A lineage is a first certificate with its renewals and the certificates for which it
+// signed tokens. A thief of one key can get more certificates, so two limits hold until
+// somebody revokes the lineage: how many of its certificates are valid at a time, and
+// when the proof ends by which the first one was issued.
+// docs/design/0019-bounded-lineages.md
+// Package ca/internal/livelimit remembers what the record has said about the first limit;
+// proofEndFor has the second.
+
+// lineageFull returns the denial of one more certificate of a lineage, and logs it once in
+// a while. The certificates of the lineage stay valid until they expire.
+func (a *Authority) lineageFull(ctx context.Context, v verifiedRequest, most int) error {
+	lineage := certs.HexSerial(v.previous.Lineage)
+	if a.full.Refused(v.previous.Lineage, time.Now()) {
+		a.logger.ErrorContext(ctx, "a lineage has as many live certificates as it may: something renews in a loop, or the key was stolen",
+			"service", v.caller.service, "lineage", lineage, "live", most)
+	}
+	return refuseLineage(v, most)
+}
+
+func refuseLineage(v verifiedRequest, most int) error {
+	return denial.New(denial.LiveOfLineage, "lineage %s has %d or more live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
+		certs.HexSerial(v.previous.Lineage), most, v.caller.service)
+}
+
+// liveExact is the largest limit for which each first certificate counts the live
+// ones, which is a scan of one range of an index.
+const liveExact = 1000
+
+// liveLimit returns the limit that the commit must enforce, or 0 to skip the check: while
+// the last count plus the certificates issued here since are below half of the limit.
+// Two replicas therefore keep the limit. N replicas can exceed it by (N−2)/2 × limit
+// until the next count, which is at most livelimit.Recount away.
+func (a *Authority) liveLimit(ctx context.Context, p *policy.Service, now time.Time) (int, error) {
+	if p.MaxLive <= liveExact {
+		return p.MaxLive, nil
+	}
+	if n, ok := a.live.Next(p.Name, now); ok && n < p.MaxLive/2 {
+		return 0, nil
+	}
+	n, err := a.record.Live(ctx, p.Name, now, p.MaxLive)
+	if err != nil {
+		return 0, err
+	}
+	a.live.Set(p.Name, now, n)
+	if n < p.MaxLive/2 {
+		return 0, nil
+	}
+	return p.MaxLive, nil
 }
 
 // sweepEvery is the shortest time between two sweeps.
