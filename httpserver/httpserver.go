@@ -14,6 +14,8 @@
 //   - The size of a header is limited (TestHeaderLimit), and the time for a body
 //     (TestBodyTimeout), for an answer (TestStreamsWithoutWindowEnd) and without a
 //     request (TestIdleConnectionEnds). The handler limits the size of bodies.
+//   - A request that [Hold] holds uses up none of these, and neither does its connection
+//     (TestHeldRequestsLeaveRoom); held connections have caps of their own.
 //   - After the end of ctx, requests under way may finish (TestDrainLetsInFlightFinish),
 //     and are cut after Config.Drain (TestCutAfterDrain).
 //
@@ -113,6 +115,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	if cfg.Server != nil {
 		ln, srv.Handler, srv.ConnContext = cfg.Server.Listener(ln), cfg.Server.Handler(srv.Handler), cfg.Server.ConnContext
 	}
+	srv.ConnContext = withConn(srv.ConnContext)
 	done := make(chan error, 1)
 	go func() {
 		if cfg.TLS != nil && cfg.Server == nil {

@@ -1,6 +1,7 @@
 package httpserver
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/netip"
@@ -43,7 +44,7 @@ func (c *counter) release(from netip.Prefix) {
 // limitRequests ends a request without an answer if its address has too many open: an
 // answer that the peer does not take would keep the stream open too. In HTTP/2 a handler
 // can return while its answer still waits for the peer. So the answer is flushed here, and
-// the request counts until it is sent.
+// the request counts until it is sent, or until it is held.
 func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
 	open := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -52,8 +53,9 @@ func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) ht
 			refusals.add(LimitRequests, from)
 			panic(http.ErrAbortHandler) // resets the stream, or closes the connection of HTTP/1.1
 		}
-		defer open.release(from)
-		next.ServeHTTP(w, r)
+		release := sync.OnceFunc(func() { open.release(from) })
+		defer release()
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, release)))
 		if r.ProtoMajor >= 2 {
 			_ = http.NewResponseController(w).Flush() // no handler is left that an error could be told
 		}

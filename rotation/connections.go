@@ -43,6 +43,10 @@ type serverConn struct {
 	cutAt time.Time   // when a draining connection is cut, else zero
 }
 
+// NetConn returns the accepted connection below, as tls.Conn does: a listener below this
+// one finds its own connection again.
+func (c *serverConn) NetConn() net.Conn { return c.Conn }
+
 // policyEpoch changes when peers that were admitted before must be judged again.
 type policyEpoch struct {
 	gen    *Generation

@@ -1,10 +1,20 @@
 // Package connlimit bounds the open connections of a listener, in total and for one address,
-// so that one client cannot prevent others from being served.
+// so that one client cannot prevent others from being served. Connections of authenticated
+// peers that only wait can be parked: they have caps of their own.
+//
+// Invariants:
+//
+//   - A connection is in exactly one count at a time, and in none after its Close
+//     (TestPark, and the tests of package httpserver).
+//   - A parked connection that has to leave is never in the way of others: it finds room
+//     in the caps, or it is closed (TestParkedByOneOwner).
 package connlimit
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -50,6 +60,16 @@ func AddressOf(remote string) netip.Prefix {
 	return p
 }
 
+// Parking are the most connections that may be parked, see [Park].
+type Parking struct {
+	// Total of all owners. A further connection is not parked. 0 means none.
+	Total int
+	// PerOwner is the share of one owner. With a further connection of it, its oldest one
+	// counts in the caps of the listener again, or is closed if there is no room. 0 means
+	// no limit.
+	PerOwner int
+}
+
 // listener keeps the caps.
 type listener struct {
 	net.Listener
@@ -57,18 +77,20 @@ type listener struct {
 	refused func(from netip.Prefix)
 
 	mu     sync.Mutex
-	room   sync.Cond // a connection was closed, or the listener
+	room   sync.Cond // a connection was closed or parked, or the listener was closed
 	closed bool
-	open   int
+	open   int // without those that are parked
 	by     map[netip.Prefix]int
+	parked int
+	owners map[string][]*conn // parked connections, the oldest first
 }
 
 // Listen returns a listener that keeps to caps, which it asks at each accept, so
 // they may change while it runs. refused is called for each connection that was
 // closed because its address is at its cap; it must be fast. A connection counts
-// from accept to its Close.
+// from accept to its Close, except while it is parked.
 func Listen(ln net.Listener, caps func() Caps, refused func(from netip.Prefix)) net.Listener {
-	l := &listener{Listener: ln, caps: caps, refused: refused, by: make(map[netip.Prefix]int)}
+	l := &listener{Listener: ln, caps: caps, refused: refused, by: make(map[netip.Prefix]int), owners: make(map[string][]*conn)}
 	l.room.L = &l.mu
 	return l
 }
@@ -83,7 +105,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		from := AddressOf(c.RemoteAddr().String())
 		if l.enter(from) {
-			return &conn{Conn: c, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
+			return &conn{Conn: c, listener: l, from: from}, nil
 		}
 		if tcp, ok := c.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0) // a reset: the refused peer must not cost us a minute of TIME_WAIT
@@ -107,19 +129,32 @@ func (l *listener) enter(from netip.Prefix) bool {
 	if l.by[from] >= l.caps().OrDefault().PerAddress {
 		return false
 	}
-	l.by[from]++
-	l.open++
+	l.count(from)
 	return true
 }
 
-func (l *listener) leave(from netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// count adds a connection to the caps. The caller holds mu, as for the next two.
+func (l *listener) count(from netip.Prefix) {
+	l.by[from]++
+	l.open++
+}
+
+func (l *listener) uncount(from netip.Prefix) {
 	if l.by[from]--; l.by[from] == 0 {
 		delete(l.by, from)
 	}
 	l.open--
 	l.room.Signal()
+}
+
+// unpark takes a connection out of those that are parked.
+func (l *listener) unpark(c *conn) {
+	rest := slices.DeleteFunc(l.owners[c.owner], func(o *conn) bool { return o == c })
+	if l.owners[c.owner] = rest; len(rest) == 0 {
+		delete(l.owners, c.owner)
+	}
+	l.parked--
+	c.parked, c.owner = false, ""
 }
 
 func (l *listener) Close() error {
@@ -133,10 +168,88 @@ func (l *listener) Close() error {
 // conn gives its place back when it is closed.
 type conn struct {
 	net.Conn
-	leave func()
+	listener *listener
+	from     netip.Prefix
+
+	// Guarded by listener.mu:
+	closed bool
+	parked bool
+	owner  string
 }
 
+// Close closes the connection. Closing twice gives the place back once.
 func (c *conn) Close() error {
 	defer c.leave()
 	return c.Conn.Close()
+}
+
+func (c *conn) leave() {
+	l := c.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case c.closed:
+	case c.parked:
+		l.unpark(c)
+	default:
+		l.uncount(c.from)
+	}
+	c.closed = true
+}
+
+// Errors of [Park].
+var (
+	ErrNotCounted = errors.New("the connection is not one that a listener with caps has accepted")
+	ErrFull       = errors.New("too many connections are parked")
+)
+
+// Park takes a connection out of the caps of its listener, until it is closed. It is for
+// connections of authenticated peers that stay open for long and are idle nearly all the
+// time: they must not use up the room of others. c is what Accept has returned, or a
+// connection over it with a method NetConn, as tls.Conn has one. owner is who has the
+// connection, as the caller has authenticated it. A connection that is parked already
+// stays so. The error is [ErrFull] or [ErrNotCounted].
+func Park(c net.Conn, owner string, most Parking) error {
+	counted, ok := c.(*conn)
+	for !ok {
+		over, layered := c.(interface{ NetConn() net.Conn })
+		if !layered {
+			return ErrNotCounted
+		}
+		c = over.NetConn()
+		counted, ok = c.(*conn)
+	}
+	surplus, err := counted.listener.park(counted, owner, most)
+	if surplus != nil {
+		return errors.Join(err, surplus.Close())
+	}
+	return err
+}
+
+// park does what [Park] says, and returns the connection that has to be closed, or nil.
+func (l *listener) park(c *conn, owner string, most Parking) (surplus *conn, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, net.ErrClosed
+	case c.parked:
+		return nil, nil
+	case l.parked >= most.Total:
+		return nil, ErrFull
+	}
+	l.uncount(c.from)
+	c.parked, c.owner = true, owner
+	l.parked++
+	l.owners[owner] = append(l.owners[owner], c)
+	if most.PerOwner <= 0 || len(l.owners[owner]) <= most.PerOwner {
+		return nil, nil
+	}
+	oldest, caps := l.owners[owner][0], l.caps().OrDefault()
+	if l.open >= caps.Total || l.by[oldest.from] >= caps.PerAddress {
+		return oldest, nil // it stays parked until its Close
+	}
+	l.unpark(oldest)
+	l.count(oldest.from)
+	return nil, nil
 }
