@@ -29,6 +29,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
+	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -63,7 +64,8 @@ var (
 )
 
 // Authority issues certificates and records them. It is safe for concurrent use and
-// starts no goroutines: the caller runs [Authority.Watch] and [Authority.KeepLog].
+// starts no goroutines: the caller runs [Authority.Watch], [Authority.KeepLog]
+// and [Authority.KeepWatchers].
 type Authority struct {
 	files       statedir.Dir
 	record      *store.Store
@@ -88,7 +90,8 @@ type Authority struct {
 	live             livelimit.Counts
 	full             livelimit.Full
 	revoked          atomic.Pointer[revokedAnswer]
-	revokes          broadcast // wakes Watch when this process revokes
+	revokes          broadcast // wakes Watch and KeepWatchers when this process revokes
+	watchers         *watch.Hub
 	logKey           *translog.Key
 	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry
 	marker           marker
@@ -129,6 +132,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if a.logger == nil {
 		a.logger = slog.Default()
 	}
+	a.watchers = watch.New(a.maxWatchers)
 	a.life, a.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

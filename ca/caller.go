@@ -100,6 +100,7 @@ const (
 	actToken  action = "make a token"
 	actTrust  action = "change the trust"
 	actOrder  action = "order a renewal"
+	actWatch  action = "watch"
 )
 
 // accessRequest is what a caller asks for.
@@ -114,7 +115,7 @@ type accessRequest struct {
 }
 
 // authorize decides whether the caller may do what it asks for: issue, revoke, read the
-// record, make a token, change the trust or order renewals. A [denial.Error] is recorded before it is returned. Every
+// record, make a token, wait for changes, change the trust or order renewals. A [denial.Error] is recorded before it is returned. Every
 // route to one of these actions leads through here.
 func (a *Authority) authorize(ctx context.Context, st *state, c caller, w accessRequest) error {
 	err := a.evaluate(ctx, st, c, w)
@@ -151,7 +152,7 @@ func (a *Authority) evaluate(ctx context.Context, st *state, c caller, w accessR
 	if w.previous != nil && w.previous.Revocation != nil {
 		return denial.New(denial.Revoked, "certificate %s was revoked", certs.HexSerial(c.serial))
 	}
-	if w.action == actRead || operates { // no commit follows that could check the lineage
+	if w.action == actRead || w.action == actWatch || operates { // no commit follows that could check the lineage
 		return a.notRevoked(ctx, c, w.lineage)
 	}
 	if err := p.Allows(w.names, w.key); err != nil {

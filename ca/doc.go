@@ -6,6 +6,7 @@
 //	a, err := ca.Open(ctx, ca.Options{Dir: dir})
 //	go a.Watch(ctx, serverIdentityChanged)    // its own certificate and the revoked lists, for the listener
 //	go a.KeepLog(ctx)                         // signs the head of the log
+//	go a.KeepWatchers(ctx)                    // lets services wait for changes
 //	http.Handler(a.Handler())                 // behind TLS 1.3, client certificates optional
 //	token, err := ca.StateDir(dir).NewToken(ctx, ca.TokenOptions{Service: "ingester"})
 //	defer a.Close()
@@ -32,6 +33,8 @@
 //     its request is parsed; memory and record do not grow by it (TestFlood).
 //   - Roots, intermediates and configuration change without a restart (TestTrustChange).
 //     A file that is not valid changes nothing (TestReloadKeepsTheOldConfiguration).
+//   - A service that waits is told of a change by any process within seconds, and only
+//     whoever has a valid certificate can wait (TestWatchers, TestWatchReplicas).
 //   - The embedded authority of smallstep stores nothing (TestNoDatabaseFailsClosed).
 //
 // All that a request needs is one immutable value behind one atomic pointer. Whatever

@@ -177,3 +177,6 @@ func (a *Authority) MarkEvery(d time.Duration) {
 	defer a.marker.mu.Unlock()
 	a.marker.every = d
 }
+
+// Watchers is how many requests of GET /watch wait.
+func (a *Authority) Watchers() int { return a.watchers.Waiting() }

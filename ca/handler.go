@@ -64,6 +64,7 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathIntermediates+".pem", a.getIntermediatesPEM)
 	r.Get(stepapi.PathCRL, a.errorHandler(a.getCRL))
 	r.Get(stepapi.PathRevoked, a.errorHandler(a.getRevoked))
+	r.Get(stepapi.PathWatch, a.errorHandler(a.getWatch))
 	r.Get(stepapi.PathLogHead, a.errorHandler(a.getLogHead))
 	r.Get(stepapi.PathLogProof, a.errorHandler(a.getLogProof))
 	r.Get(stepapi.PathLogEntry+"{index}", a.errorHandler(a.getLogEntry))

@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -29,6 +30,7 @@ type metrics struct {
 	auditFailures   prometheus.Counter
 	latency         prometheus.Histogram
 	requests        *prometheus.HistogramVec
+	watched         *prometheus.CounterVec
 }
 
 // newMetrics makes the metrics, and registers them if reg is not nil. The values of
@@ -60,6 +62,11 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 			Namespace: namespace, Name: "request_duration_seconds", Help: "Time to answer a request, by route and first digit of the status; without those that were limited.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}, []string{"route", "class"}),
 	}
+	m.watched = prometheus.NewCounterVec(counter("watch_answers_total",
+		"Answers of GET /watch, by reason: trust, lists, renewal, wait (nothing has changed), replaced, full, closed, gone."), []string{"reason"})
+	for _, reason := range watch.Reasons() {
+		m.watched.WithLabelValues(string(reason))
+	}
 	if reg == nil {
 		return m, nil
 	}
@@ -67,7 +74,9 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		m.issued, m.refused, m.revoked, m.tokens, m.unauthenticated, m.limited, m.auditFailures, m.latency, m.requests,
+		m.issued, m.refused, m.revoked, m.tokens, m.unauthenticated, m.limited, m.auditFailures, m.latency, m.requests, m.watched,
+		gauge("watchers", "Requests of GET /watch that wait for a change.",
+			func() float64 { return float64(a.watchers.Waiting()) }),
 		gauge("issuer_not_after_seconds", "When the issuing certificate expires, as Unix time.",
 			func() float64 { return float64(a.state.Load().intermediates[0].NotAfter.Unix()) }),
 		gauge("earliest_not_after_seconds", "When the first of all current roots and intermediates expires, as Unix time.",

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -132,17 +133,11 @@ type revokedAnswer struct {
 // many services can ask often (docs/design/0012-revocation-at-scale.md).
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	st := a.state.Load()
-	all, lists := sha256.New(), make([]*crl.List, len(st.intermediates))
-	for i, c := range st.intermediates {
-		var err error
-		if lists[i], err = a.currentCRL(r.Context(), st, c, true); err != nil {
-			return err
-		}
-		_, _ = all.Write(c.Raw) // a hash does not fail
-		sum := lists[i].Sum()
-		_, _ = all.Write(sum[:])
+	tag, lists, err := a.revokedLists(r.Context(), st)
+	if err != nil {
+		return err
 	}
-	tag := `"` + hex.EncodeToString(all.Sum(nil)[:16]) + `"`
+	tag = `"` + tag + `"`
 	w.Header().Set("ETag", tag)
 	if matches(r.Header.Get("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -150,7 +145,6 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	}
 	known := a.revoked.Load()
 	if known == nil || known.tag != tag {
-		var err error
 		if known, err = encodeRevoked(tag, st.intermediates, lists); err != nil {
 			return err
 		}
@@ -159,6 +153,23 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = httpserver.Paced(w, listPace).Write(known.body) // the client may have gone
 	return nil
+}
+
+// revokedLists returns the lists of GET /revoked, one for each intermediate, and their
+// tag: the ETag without its quotes.
+func (a *Authority) revokedLists(ctx context.Context, st *state) (tag string, lists []*crl.List, err error) {
+	all := sha256.New()
+	for _, c := range st.intermediates {
+		list, err := a.currentCRL(ctx, st, c, true)
+		if err != nil {
+			return "", nil, err
+		}
+		_, _ = all.Write(c.Raw) // a hash does not fail
+		sum := list.Sum()
+		_, _ = all.Write(sum[:])
+		lists = append(lists, list)
+	}
+	return hex.EncodeToString(all.Sum(nil)[:16]), lists, nil
 }
 
 func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl.List) (*revokedAnswer, error) {

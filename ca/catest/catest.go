@@ -156,8 +156,9 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 		handler = opt.Wrap(handler)
 	}
 	var current atomic.Pointer[tls.Config]
-	first, done := make(chan struct{}, 1), make(chan error, 3)
+	first, done := make(chan struct{}, 1), make(chan error, 4)
 	go func() { done <- c.Authority.KeepLog(ctx) }()
+	go func() { done <- c.Authority.KeepWatchers(ctx) }()
 	go func() {
 		done <- c.Authority.Watch(ctx, func(id ca.ServerIdentity) error {
 			current.Store(serverConfig(id.Certificate, id.Roots))

@@ -16,6 +16,9 @@ type Limits struct {
 	// have: see connlimit.Caps, which has the defaults for 0. The listener's owner enforces them.
 	Connections           int `yaml:"connections,omitempty"`
 	ConnectionsPerAddress int `yaml:"connections_per_address,omitempty"`
+	// Watchers are how many services may wait for changes at a time, each with a request
+	// that is held open (GET /watch). Their connections do not count above. 0 means 10000.
+	Watchers int `yaml:"watchers,omitempty"`
 }
 
 // Rate is a token bucket.
@@ -38,7 +41,7 @@ func (l Limits) parse(bad *problems) Limits {
 		}
 		return &out
 	}
-	for key, n := range map[string]int{"connections": l.Connections, "connections_per_address": l.ConnectionsPerAddress} {
+	for key, n := range map[string]int{"connections": l.Connections, "connections_per_address": l.ConnectionsPerAddress, "watchers": l.Watchers} {
 		if n < 0 || n > 1e6 {
 			bad.add("limits.%s: want a number from 0 to 1000000", key)
 		}

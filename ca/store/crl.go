@@ -38,10 +38,11 @@ func (s *Store) RevokedBetween(ctx context.Context, r record.RevokedRange) ([]re
 }
 
 // nextMark returns the number for the revocations of this transaction. The update locks the
-// row, so no other transaction revokes until this one has ended.
+// row, so no other transaction revokes until this one has ended. Every revocation takes a
+// number, so this is where other processes are told.
 func nextMark(ctx context.Context, tx *sqldb.Txn) (mark int64, err error) {
 	if err = tx.QueryRowContext(ctx, `UPDATE revocation_mark SET mark = mark + 1 WHERE id = 1 RETURNING mark`).Scan(&mark); err != nil {
 		return 0, fmt.Errorf("numbering a revocation: %w", err)
 	}
-	return mark, nil
+	return mark, tx.Notify(ctx)
 }

@@ -26,6 +26,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // DB is an open database. It is safe for concurrent use.
@@ -33,9 +35,10 @@ type DB struct {
 	// Read runs queries outside of a transaction.
 	Read Querier
 
-	pools  []*sql.DB    // the pool that writes comes first
-	writer writer       // nil for a database that was opened for reading
-	file   *watchedFile // nil for PostgreSQL
+	pools  []*sql.DB       // the pool that writes comes first
+	writer writer          // nil for a database that was opened for reading
+	file   *watchedFile    // nil for PostgreSQL
+	listen *pgx.ConnConfig // nil for SQLite
 	fault  atomic.Pointer[fault]
 }
 

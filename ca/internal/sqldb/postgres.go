@@ -64,7 +64,7 @@ func startPostgres(ctx context.Context, where string, look func(context.Context,
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the record in %s: %w", nameOf(config), err), db.Close())
 	}
-	return &DB{pools: []*sql.DB{db}, Read: postgresQuerier{db}, writer: txPerCaller{db}}, nil
+	return &DB{pools: []*sql.DB{db}, Read: postgresQuerier{db}, writer: txPerCaller{db}, listen: config}, nil
 }
 
 // mustBePostgres returns [ErrNoRecord] for a database that is absent or has no tables of a

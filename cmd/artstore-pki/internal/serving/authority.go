@@ -67,11 +67,13 @@ func StartAuthority(ctx context.Context, authority *ca.Authority, logger *slog.L
 	return s, nil
 }
 
-// Serve answers requests on ln and keeps the log of the record, until ctx ends. If one of the two
-// fails, the other ends as well: an authority must not issue what its log does not get.
+// Serve answers requests on ln, keeps the log of the record and tells services of changes, until
+// ctx ends. If one of these fails, the others end as well: an authority must not issue what its
+// log does not get.
 func (s *Authority) Serve(ctx context.Context, ln net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.ca.KeepLog(ctx) })
+	group.Go(func() error { return s.ca.KeepWatchers(ctx) })
 	group.Go(func() error {
 		return httpserver.Serve(ctx, ln, httpserver.Config{
 			Handler: s.ca.Handler(), Server: s.server, Conns: s.conns, Refused: s.refused, Logger: s.logger,

@@ -1,0 +1,227 @@
+package ca
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	mrand "math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/ca/internal/watch"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/internal/backoff"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// A service holds one request at the authority, GET /watch, and gets the answer when the
+// trust bundle, a revocation list or an order to renew changes. So a change takes seconds
+// and not a renewal. Package ca/internal/watch decides who has to hear of what; this file
+// learns of changes, and speaks HTTP. docs/design/0032-watching.md
+
+const (
+	// lookEvery is how often the record is asked for changes by other processes. With
+	// PostgreSQL these tell of themselves, and this is for the time in which nobody listens.
+	lookEvery = time.Second
+	// recomputeEvery is how often lists are looked at although nothing has changed: they are
+	// made again at half of their life.
+	recomputeEvery = time.Minute
+	// publishPause is the shortest time between two publications. Revocations that follow
+	// each other within it wake each service once.
+	publishPause = 100 * time.Millisecond
+	// reportEvery is how often a report of a service that says nothing new is recorded.
+	reportEvery = time.Minute
+	// writeAnswer is how long the answer of a held request may take to be sent.
+	writeAnswer = 30 * time.Second
+	// retryWatch is when a service whose request cannot be held asks again, in seconds, and
+	// retryClosed when it asks an authority again that stops.
+	retryWatch, retryClosed = 30, 5
+)
+
+// KeepWatchers lets services wait for changes, and tells them of those that this process or
+// another one makes, until ctx ends. Then it answers all requests that wait, and returns
+// nil. Call it before the server begins, and end it when the server begins to drain. While
+// it does not run, GET /watch is answered with status 503, and services ask from time to
+// time instead. Failures are logged and retried.
+func (a *Authority) KeepWatchers(ctx context.Context) error {
+	heard := make(chan struct{}, 1)
+	listening := make(chan struct{})
+	go func() {
+		defer close(listening)
+		a.listen(ctx, heard)
+	}()
+	defer func() { a.watchers.Close(); <-listening }()
+	var p publisher
+	failing := false
+	for {
+		// The channels are taken before the record is read: a change after that closes them.
+		st, revoked := a.state.Load(), a.revokes.next()
+		err := p.publish(ctx, a, st)
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // the end of ctx is the normal end
+		case err != nil && !failing:
+			a.logger.WarnContext(ctx, "services that wait are not told of changes, will retry", "err", err)
+		case err == nil && failing:
+			a.logger.InfoContext(ctx, "services that wait are told of changes again")
+		}
+		failing = err != nil
+		timer := time.NewTimer(lookEvery)
+		select {
+		case <-ctx.Done():
+		case <-st.superseded:
+		case <-revoked:
+		case <-heard:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if !waitUntil(ctx, p.last.Add(publishPause)) {
+			return nil
+		}
+	}
+}
+
+// listen signals changes that other processes tell of, until ctx ends. Without a database
+// that tells, it returns at once.
+func (a *Authority) listen(ctx context.Context, heard chan<- struct{}) {
+	for attempt := 0; ; attempt++ {
+		err := a.record.Listen(ctx, func() {
+			attempt = 0
+			select {
+			case heard <- struct{}{}:
+			default: // the signal before has not been taken yet
+			}
+		})
+		if ctx.Err() != nil || errors.Is(err, errors.ErrUnsupported) {
+			return
+		}
+		a.logger.WarnContext(ctx, "not listening for changes of other processes, will retry", "err", err)
+		//nolint:gosec // G404: jitter, not a secret
+		if !waitUntil(ctx, time.Now().Add(backoff.Half(backoff.Step(time.Second, time.Minute, attempt), mrand.Float64()))) {
+			return
+		}
+	}
+}
+
+// publisher publishes values when they change.
+type publisher struct {
+	made    time.Time // when values was computed
+	last    time.Time // when values was published
+	from    *state
+	changes store.Changes
+	values  watch.Values
+}
+
+// publish computes the values if they may have changed, and publishes them if they have.
+// The tag of the lists is computed here, once for all who wait.
+func (p *publisher) publish(ctx context.Context, a *Authority, st *state) error {
+	changes, err := a.record.Changes(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if p.from == st && p.changes == changes && now.Sub(p.made) < recomputeEvery && !now.Before(p.made) {
+		return nil
+	}
+	tag, _, err := a.revokedLists(ctx, st)
+	if err != nil {
+		return err
+	}
+	next := watch.Values{Trust: st.digest, Lists: tag}
+	first := p.from == nil
+	p.made, p.from, p.changes = now, st, changes
+	if !first && next.Equal(&p.values) {
+		return nil
+	}
+	p.values, p.last = next, now
+	a.watchers.Publish(&next)
+	return nil
+}
+
+// maxWatchers is how many requests wait at a time.
+func (a *Authority) maxWatchers() int {
+	return cmp.Or(a.state.Load().config.Limits.Watchers, watch.DefaultWatchers)
+}
+
+// getWatch answers GET /watch of a service: at once if it lacks something, and otherwise
+// when something changes or the wait is over. Whoever has not been authenticated and
+// authorized is refused before the request can wait.
+func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
+	c, entry, err := a.verifyPeer(r.Context(), r.TLS)
+	if err != nil {
+		return err
+	}
+	if err := a.authorize(r.Context(), a.state.Load(), c, accessRequest{action: actWatch, lineage: entry.Lineage}); err != nil {
+		return err
+	}
+	q, err := watch.ParseQuery(r.URL.Query())
+	if err != nil {
+		return denial.BadRequest("%v", err)
+	}
+	a.recordWatched(r.Context(), entry, q.Trust)
+	ticket, answer := a.watchers.Enter(watch.Holder{
+		Lineage: entry.Lineage, Service: entry.Service, Issuer: entry.Issuer, IssuedAt: entry.IssuedAt,
+		KeyType: keytype.Of(r.TLS.VerifiedChains[0][0].PublicKey), // equal to that of the entry, as verifyPeer has checked
+	}, q)
+	if ticket != nil {
+		answer = a.await(w, r, ticket, entry)
+	}
+	a.metrics.watched.WithLabelValues(string(answer.Reason)).Inc()
+	return answerWatch(w, answer)
+}
+
+// await holds a request until its ticket ends, which is before its certificate does.
+func (a *Authority) await(w http.ResponseWriter, r *http.Request, ticket *watch.Ticket, entry record.Certificate) watch.Answer {
+	defer ticket.Leave()
+	ticket.Shorten(time.Until(entry.NotAfter))
+	err := httpserver.Hold(r, entry.Lineage, httpserver.Held{Total: a.maxWatchers(), PerOwner: watch.PerLineage})
+	if err != nil {
+		return watch.Answer{Reason: watch.ReasonFull}
+	}
+	// It fails for a recorder in a test only.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ticket.Longest() + writeAnswer))
+	return ticket.Wait(r.Context())
+}
+
+// answerWatch writes the answer of a request. A caller whose request cannot be held, or
+// whose lineage has other ones, is told to come back later, and its connection is closed.
+func answerWatch(w http.ResponseWriter, a watch.Answer) error {
+	switch a.Reason {
+	case watch.ReasonReplaced:
+		w.Header().Set("Retry-After", strconv.Itoa(retryWatch))
+		w.Header().Set("Connection", "close")
+	case watch.ReasonGone:
+		return nil
+	}
+	if a.Values == nil || a.Reason == watch.ReasonFull {
+		after := retryWatch
+		if a.Reason == watch.ReasonClosed {
+			after = retryClosed
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(after))
+		return &denial.RequestError{Status: http.StatusServiceUnavailable, Text: "the authority holds no further request now; ask from time to time"}
+	}
+	out := stepapi.WatchResponse{Trust: a.Values.Trust, Lists: a.Values.Lists}
+	if o := a.Order; o != nil {
+		out.Renewal = &stepapi.WatchRenewal{ID: o.ID, Within: max(0, time.Until(o.By).Seconds())}
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
+}
+
+// recordWatched records which bundle a service has in effect, as recordTrustReport does.
+// Services ask every few minutes, so what is known already is not written each time.
+func (a *Authority) recordWatched(ctx context.Context, entry record.Certificate, trust string) {
+	if trust == "" || !a.watchers.Report(entry.Lineage, entry.Serial, trust, reportEvery) {
+		return
+	}
+	if err := a.record.ReportTrust(ctx, entry.Lineage, trust); err != nil {
+		a.watchers.Forget(entry.Lineage)
+		a.logger.WarnContext(ctx, "trust report not recorded", "service", entry.Service, "err", err)
+	}
+}

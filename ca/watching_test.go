@@ -1,0 +1,227 @@
+package ca_test
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// watchAnswer is the answer of one GET /watch.
+type watchAnswer struct {
+	stepapi.WatchResponse
+	status int
+	header http.Header
+	took   time.Duration
+}
+
+// watchWith sends a request and returns where its answer comes.
+func watchWith(t testing.TB, cl *client, query string) <-chan watchAnswer {
+	t.Helper()
+	out := make(chan watchAnswer, 1)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, cl.url+"/1.0/watch?"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		began := time.Now()
+		var got watchAnswer
+		resp, err := cl.http.Do(req)
+		if err == nil {
+			defer func() { _ = resp.Body.Close() }()
+			got.status, got.header = resp.StatusCode, resp.Header
+			err = json.NewDecoder(resp.Body).Decode(&got.WatchResponse)
+		}
+		if err != nil && req.Context().Err() == nil { // a request that the end of the test cuts is no fault
+			t.Errorf("watch: %v", err)
+		}
+		got.took = time.Since(began)
+		out <- got
+	}()
+	return out
+}
+
+// having is the query of a service that has all that there is.
+func having(w stepapi.WatchResponse) string {
+	return fmt.Sprintf("trust=%s&lists=%s", w.Trust, w.Lists)
+}
+
+// now asks what there is, without a wait.
+func now(t testing.TB, cl *client) stepapi.WatchResponse {
+	t.Helper()
+	got := <-watchWith(t, cl, "wait=0")
+	if got.status != http.StatusOK {
+		t.Fatalf("watch: %d", got.status)
+	}
+	return got.WatchResponse
+}
+
+// awaitWatchers waits until so many requests wait.
+func awaitWatchers(t testing.TB, c *catest.CA, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); c.Authority.Watchers() != n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests wait, want %d", c.Authority.Watchers(), n)
+		}
+	}
+}
+
+func stillWaits(t testing.TB, ch <-chan watchAnswer, what string) {
+	t.Helper()
+	select {
+	case got := <-ch:
+		t.Errorf("%s: answered: %+v", what, got)
+	default:
+	}
+}
+
+// TestWatchers holds requests, and expects that each change answers them with the new
+// values: one by this process at once, one by another process within seconds.
+func TestWatchers(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
+	first := now(t, cl)
+	_, _, tag := revokedLists(t, cl, "")
+	digest := stepapi.TrustDigest(c.Roots())
+	if first.Trust != digest || `"`+first.Lists+`"` != tag || first.Renewal != nil {
+		t.Fatalf("%+v; the bundle is %s, the lists are %s", first, digest, tag)
+	}
+	waiting := watchWith(t, cl, having(first))
+	awaitWatchers(t, c, 1)
+	stillWaits(t, waiting, "nothing has changed")
+
+	mine := enrol(t, c, "ingester", "ingester")
+	if status, body := newClient(t, c, mine).do("POST", "/revoke", stepapi.RevokeRequest{Serial: mine.Leaf.SerialNumber.String(), Passive: true}); status != http.StatusOK {
+		t.Fatalf("revoking: %d %s", status, body)
+	}
+	second := <-waiting
+	if second.Trust != digest || second.Lists == first.Lists || second.took > time.Minute {
+		t.Errorf("after a revocation: %+v", second)
+	}
+	waiting = watchWith(t, cl, having(second.WatchResponse))
+	awaitWatchers(t, c, 1)
+	c.Revoke(t, enrol(t, c, "ingester", "ingester").Leaf.SerialNumber.String()) // as a command does
+	third := <-waiting
+	if third.Lists == second.Lists {
+		t.Errorf("after a revocation by another process: %+v", third)
+	}
+	waiting = watchWith(t, cl, having(third.WatchResponse))
+	awaitWatchers(t, c, 1)
+	if _, err := c.Authority.AddRoot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if fourth := <-waiting; fourth.Trust == digest || fourth.Trust != stepapi.TrustDigest(c.Roots()) {
+		t.Errorf("after a new root: %+v", fourth)
+	}
+	c.Check(t)
+}
+
+// TestWatchReportsTrust expects that the bundle in the query is recorded as in effect.
+func TestWatchReportsTrust(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
+	if pending, err := c.Authority.TrustAdopted(t.Context()); err != nil || len(pending) != 1 {
+		t.Fatalf("%q %v", pending, err)
+	}
+	<-watchWith(t, cl, "wait=0&trust="+strings.Repeat("0", 64))
+	if pending, err := c.Authority.TrustAdopted(t.Context()); err != nil || len(pending) != 1 {
+		t.Errorf("another bundle is in effect: %q %v", pending, err)
+	}
+	<-watchWith(t, cl, "wait=0&trust="+now(t, cl).Trust)
+	if pending, err := c.Authority.TrustAdopted(t.Context()); err != nil || len(pending) != 0 {
+		t.Errorf("%q %v", pending, err)
+	}
+}
+
+// TestWatchIsForPeers expects that nobody can wait without a valid certificate of ours, or
+// with one whose lineage was revoked.
+func TestWatchIsForPeers(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cert := enrol(t, c, "storage", "storage")
+	if got := <-watchWith(t, newClient(t, c, nil), ""); got.status != http.StatusUnauthorized {
+		t.Errorf("without a certificate: %d", got.status)
+	}
+	cl := newClient(t, c, cert)
+	for _, query := range []string{"trust=x", "wait=-1", "renewal=x"} {
+		if got := <-watchWith(t, cl, query); got.status != http.StatusBadRequest {
+			t.Errorf("%s: %d", query, got.status)
+		}
+	}
+	c.Revoke(t, cert.Leaf.SerialNumber.String())
+	if got := <-watchWith(t, cl, ""); got.status != http.StatusUnauthorized {
+		t.Errorf("with a revoked certificate: %d", got.status)
+	}
+	if n := c.Authority.Watchers(); n != 0 {
+		t.Errorf("%d requests wait", n)
+	}
+}
+
+// TestWatchIsBounded expects that a third request of a lineage answers the first, that
+// requests beyond limits.watchers are refused with a time to come back, and that held
+// requests leave the connections of others alone.
+func TestWatchIsBounded(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
+		return append(b, "limits: {watchers: 3, per_address: {per_second: 0}}\n"...)
+	}})
+	cert := enrol(t, c, "storage", "storage")
+	have := having(now(t, newClient(t, c, cert)))
+	var held []<-chan watchAnswer
+	wait := func(cert *tls.Certificate, n int) {
+		t.Helper()
+		held = append(held, watchWith(t, newClient(t, c, cert), have))
+		awaitWatchers(t, c, n)
+	}
+	wait(cert, 1)
+	wait(cert, 2)
+	third := watchWith(t, newClient(t, c, cert), have)
+	if got := <-held[0]; got.status != http.StatusOK || got.header.Get("Retry-After") == "" || having(got.WatchResponse) != have {
+		t.Errorf("the first of three requests of a lineage: %+v", got)
+	}
+	wait(enrol(t, c, "ingester", "ingester"), 3)
+	if got := <-watchWith(t, newClient(t, c, enrol(t, c, "ingester", "ingester")), have); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("beyond the limit: %d, Retry-After %q", got.status, got.header.Get("Retry-After"))
+	}
+	stillWaits(t, third, "the third of a lineage")
+	stillWaits(t, held[1], "the second of a lineage")
+}
+
+// TestWatchEndsWithTheServer expects that the end of the authority answers all who wait.
+func TestWatchEndsWithTheServer(t *testing.T) {
+	var waiting <-chan watchAnswer
+	t.Run("serving", func(t *testing.T) {
+		c := catest.Start(t, catest.Options{Profiles: profiles()})
+		cl := newClient(t, c, enrol(t, c, "storage", "storage"))
+		have := having(now(t, cl))
+		out := make(chan watchAnswer, 1)
+		waiting = out
+		go func() {
+			status, _ := cl.do("GET", "/watch?"+have, nil)
+			out <- watchAnswer{status: status}
+		}()
+		awaitWatchers(t, c, 1)
+	})
+	if got := <-waiting; got.status != http.StatusServiceUnavailable {
+		t.Errorf("at the end of the authority: %d", got.status)
+	}
+}
+
+// TestWatchReplicas expects that a change at one replica answers who waits at another.
+func TestWatchReplicas(t *testing.T) {
+	three := replicas(t, catest.Options{})
+	cl := newClient(t, three[1], enrol(t, three[0], "storage", "storage"))
+	for i := range 3 {
+		have := now(t, cl)
+		waiting := watchWith(t, cl, having(have))
+		awaitWatchers(t, three[1], 1)
+		three[i].Revoke(t, enrol(t, three[i], "ingester", "ingester").Leaf.SerialNumber.String())
+		if got := <-waiting; got.Lists == have.Lists {
+			t.Errorf("a revocation at replica %d: %+v", i, got)
+		}
+	}
+}
