@@ -3,7 +3,9 @@ package ca
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	mrand "math/rand/v2"
 	"net/http"
 	"strconv"
@@ -168,50 +170,90 @@ func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
 		Lineage: entry.Lineage, Service: entry.Service, Issuer: entry.Issuer, IssuedAt: entry.IssuedAt,
 		KeyType: keytype.Of(r.TLS.VerifiedChains[0][0].PublicKey), // equal to that of the entry, as verifyPeer has checked
 	}, q)
-	if ticket != nil {
-		answer = a.await(w, r, ticket, entry)
+	if ticket == nil {
+		return a.answerWatch(w, answer)
 	}
-	a.metrics.watched.WithLabelValues(string(answer.Reason)).Inc()
-	return answerWatch(w, answer)
+	return a.hold(w, r, ticket, entry)
 }
 
-// await holds a request until its ticket ends, which is before its certificate does.
-func (a *Authority) await(w http.ResponseWriter, r *http.Request, ticket *watch.Ticket, entry record.Certificate) watch.Answer {
-	defer ticket.Leave()
+// hold holds a request until its ticket ends, which is before its certificate does.
+func (a *Authority) hold(w http.ResponseWriter, r *http.Request, ticket *watch.Ticket, entry record.Certificate) error {
 	ticket.Shorten(time.Until(entry.NotAfter))
 	err := httpserver.Hold(r, entry.Lineage, httpserver.Held{Total: a.maxWatchers(), PerOwner: watch.PerLineage})
 	if err != nil {
-		return watch.Answer{Reason: watch.ReasonFull}
+		ticket.Leave()
+		return a.answerWatch(w, watch.Answer{Reason: watch.ReasonFull})
 	}
-	// It fails for a recorder in a test only.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ticket.Longest() + writeAnswer))
-	return ticket.Wait(r.Context())
+	detached, err := httpserver.Detach(w, r)
+	switch {
+	case err == nil: // nothing of the request stays in memory but its connection
+		ticket.Then(func(answer watch.Answer) { a.answerDetached(detached, answer) })
+		return nil
+	case errors.Is(err, httpserver.ErrNotDetached): // HTTP/2: its handler waits
+		// It fails for a recorder in a test only.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ticket.Longest() + writeAnswer))
+		return a.answerWatch(w, ticket.Wait(r.Context()))
+	}
+	ticket.Leave()
+	return nil // the connection is broken
 }
 
-// answerWatch writes the answer of a request. A caller whose request cannot be held, or
-// whose lineage has other ones, is told to come back later, and its connection is closed.
-func answerWatch(w http.ResponseWriter, a watch.Answer) error {
-	switch a.Reason {
-	case watch.ReasonReplaced:
-		w.Header().Set("Retry-After", strconv.Itoa(retryWatch))
-		w.Header().Set("Connection", "close")
-	case watch.ReasonGone:
+// answerDetached is [Authority.answerWatch] for a request that has left its handler.
+func (a *Authority) answerDetached(d *httpserver.Detached, answer watch.Answer) {
+	a.metrics.watched.WithLabelValues(string(answer.Reason)).Inc()
+	m := messageFor(answer)
+	body, err := json.Marshal(m.body)
+	if err != nil {
+		a.logger.Error("an answer is no JSON", "err", err)
+		return
+	}
+	m.header.Set("Content-Type", "application/json")
+	_ = d.Answer(m.status, m.header, append(body, '\n'), writeAnswer) // the client may have gone
+}
+
+// answerWatch writes the answer of a request and counts it.
+func (a *Authority) answerWatch(w http.ResponseWriter, answer watch.Answer) error {
+	a.metrics.watched.WithLabelValues(string(answer.Reason)).Inc()
+	if answer.Reason == watch.ReasonGone {
 		return nil
 	}
+	m := messageFor(answer)
+	maps.Copy(w.Header(), m.header)
+	writeJSON(w, m.status, m.body)
+	return nil
+}
+
+// message is an answer of GET /watch in the terms of HTTP.
+type message struct {
+	status int
+	header http.Header
+	body   any
+}
+
+// messageFor returns what a caller is told. One whose request cannot be held, or whose
+// lineage has other ones, is told to come back later; of the second the connection ends.
+func messageFor(a watch.Answer) message {
+	m := message{status: http.StatusOK, header: make(http.Header)}
 	if a.Values == nil || a.Reason == watch.ReasonFull {
 		after := retryWatch
 		if a.Reason == watch.ReasonClosed {
 			after = retryClosed
 		}
-		w.Header().Set("Retry-After", strconv.Itoa(after))
-		return &denial.RequestError{Status: http.StatusServiceUnavailable, Text: "the authority holds no further request now; ask from time to time"}
+		m.header.Set("Retry-After", strconv.Itoa(after))
+		m.status = http.StatusServiceUnavailable
+		m.body = stepapi.Error{Status: m.status, Message: "the authority holds no further request now; ask from time to time"}
+		return m
+	}
+	if a.Reason == watch.ReasonReplaced {
+		m.header.Set("Retry-After", strconv.Itoa(retryWatch))
+		m.header.Set("Connection", "close")
 	}
 	out := stepapi.WatchResponse{Trust: a.Values.Trust, Lists: a.Values.Lists}
 	if o := a.Order; o != nil {
 		out.Renewal = &stepapi.WatchRenewal{ID: o.ID, Within: max(0, time.Until(o.By).Seconds())}
 	}
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	m.body = out
+	return m
 }
 
 // recordWatched records which bundle a service has in effect, as recordTrustReport does.

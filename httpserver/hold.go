@@ -50,13 +50,13 @@ func Hold(r *http.Request, owner string, most Held) error {
 	return nil
 }
 
-// withConn returns the ConnContext of a server: it keeps the connection for [Hold], after
-// next, which may be nil.
-func withConn(next func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
+// withConn returns the ConnContext of a server: it keeps what [Hold] and [Detach] need,
+// after next, which may be nil.
+func withConn(next func(context.Context, net.Conn) context.Context, detached *detachedConns) func(context.Context, net.Conn) context.Context {
 	return func(ctx context.Context, c net.Conn) context.Context {
 		if next != nil {
 			ctx = next(ctx, c)
 		}
-		return context.WithValue(ctx, connKey{}, c)
+		return context.WithValue(context.WithValue(ctx, connKey{}, c), detachedKey{}, detached)
 	}
 }

@@ -16,6 +16,8 @@
 //     request (TestIdleConnectionEnds). The handler limits the size of bodies.
 //   - A request that [Hold] holds uses up none of these, and neither does its connection
 //     (TestHeldRequestsLeaveRoom); held connections have caps of their own.
+//   - A detached request ([Detach]) is answered on its connection, which then goes on
+//     (TestDetachedConnectionGoesOn), also while the server drains (TestDetachedAtTheEnd).
 //   - After the end of ctx, requests under way may finish (TestDrainLetsInFlightFinish),
 //     and are cut after Config.Drain (TestCutAfterDrain).
 //
@@ -98,7 +100,8 @@ type Secured interface {
 
 // Serve serves on ln until ctx ends, then drains. It closes ln. It returns nil
 // after a clean drain, [context.DeadlineExceeded] if requests had to be cut, or
-// the error that ended serving. A hijacked connection is not waited for.
+// the error that ended serving. A connection that a handler has hijacked itself is not
+// waited for.
 func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	if cfg.Handler == nil { // net/http would serve what is registered globally
 		return errors.Join(errors.New("serving HTTP: the handler is missing"), ln.Close())
@@ -114,31 +117,48 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	ln = newListener(ln, cfg.Conns, refusals)
 	if cfg.Server != nil {
 		ln, srv.Handler, srv.ConnContext = cfg.Server.Listener(ln), cfg.Server.Handler(srv.Handler), cfg.Server.ConnContext
+	} else if cfg.TLS != nil {
+		srv.TLSConfig = withProtocols(cfg.TLS)
+		ln = tls.NewListener(ln, srv.TLSConfig)
 	}
-	srv.ConnContext = withConn(srv.ConnContext)
-	done := make(chan error, 1)
-	go func() {
-		if cfg.TLS != nil && cfg.Server == nil {
-			done <- srv.ServeTLS(ln, "", "")
-			return
-		}
-		done <- srv.Serve(ln)
-	}()
+	detached := newDetachedConns(ln.Addr())
+	srv.ConnContext = withConn(srv.ConnContext, detached)
+	done := make(chan error, 2)
+	go func() { done <- srv.Serve(ln) }()
+	go func() { done <- srv.Serve(detached) }() // until srv ends
 	select {
 	case err := <-done:
-		return err
+		return errors.Join(err, srv.Close(), ignoreClosed(<-done))
 	case <-ctx.Done():
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(cfg.Drain, DefaultDrain))
 	defer cancel()
 	err := srv.Shutdown(stop)
+	if !detached.drain(stop.Done()) {
+		err = cmp.Or(err, stop.Err())
+	}
 	if err != nil {
 		err = errors.Join(err, srv.Close())
 	}
-	if served := <-done; !errors.Is(served, http.ErrServerClosed) { // ErrServerClosed says that Shutdown was called
-		err = errors.Join(err, served)
+	return errors.Join(err, ignoreClosed(<-done), ignoreClosed(<-done))
+}
+
+// ignoreClosed returns nil for the error that says that Shutdown or Close was called.
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
 	}
 	return err
+}
+
+// withProtocols returns the configuration with HTTP/2 and HTTP/1.1, unless it names
+// protocols, as http.Server.ServeTLS does.
+func withProtocols(conf *tls.Config) *tls.Config {
+	conf = conf.Clone()
+	if len(conf.NextProtos) == 0 {
+		conf.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return conf
 }
 
 func newServer(cfg Config, refusals *refusals) *http.Server {
@@ -154,7 +174,6 @@ func newServer(cfg Config, refusals *refusals) *http.Server {
 	handler = limitRequests(handler, cfg.Conns, refusals)
 	return &http.Server{
 		Handler:           handler,
-		TLSConfig:         cfg.TLS,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       cfg.BodyTimeout,
 		WriteTimeout:      cfg.WriteTimeout,

@@ -72,13 +72,15 @@ lifetime:
 # These are the numbers if absent; per_second: 0 is no limit. connections is how many
 # may be open at once, connections_per_address how many of them by one address (IPv6
 # by /64); a further one of that address is closed at once. Behind a proxy all
-# clients have one address: set it to the number of connections there.
+# clients have one address: set it to the number of connections there. watchers is how
+# many services may wait for changes; their connections do not count in the others.
 # limits:
 #   per_address: {per_second: 1000, burst: 2000}
 #   per_service: {per_second: 200, burst: 1000}
 #   per_enroller: {per_second: 5, burst: 100}    # tokens, see enrollers
 #   connections: 1024
 #   connections_per_address: 256
+#   watchers: 10000
 
 # A file that gets a line of JSON for each certificate issued or revoked and each
 # request refused. SIGHUP opens it anew, after logrotate has renamed it.

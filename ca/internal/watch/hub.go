@@ -37,7 +37,8 @@ type Answer struct {
 	Order  *Order  // that the caller has to follow, or nil
 }
 
-// Hub has the requests that wait. It is safe for concurrent use and has no goroutine.
+// Hub has the requests that wait. It is safe for concurrent use. Its
+// goroutines call the functions of [Ticket.Then]; [Hub.Close] waits for them.
 type Hub struct {
 	limit func() int
 
@@ -46,7 +47,13 @@ type Hub struct {
 	waiting map[*Ticket]struct{}
 	by      map[string][]*Ticket // by lineage, the oldest first
 	known   lru.Cache[string, *lineage]
+	ended   []*Ticket // whose function has to be called, the oldest first
+	workers int       // that call them
+	idle    sync.WaitGroup
 }
+
+// maxWorkers is how many functions of tickets run at the same time.
+const maxWorkers = 64
 
 // lineage is what is remembered of one lineage.
 type lineage struct {
@@ -75,6 +82,11 @@ type Ticket struct {
 	query  Query
 	wait   time.Duration
 	woken  chan Reason // of one: the reason of the end
+
+	// Guarded by hub.mu, and set by Then:
+	then   func(Answer)
+	timer  *time.Timer
+	answer Answer
 }
 
 // Enter answers a request at once, or returns a ticket to wait with.
@@ -171,7 +183,55 @@ func (h *Hub) wake(t *Ticket, reason Reason) {
 	if h.by[t.holder.Lineage] = rest; len(rest) == 0 {
 		delete(h.by, t.holder.Lineage)
 	}
-	t.woken <- reason // never blocks: a ticket is woken once
+	if t.then == nil {
+		t.woken <- reason // never blocks: a ticket is woken once
+		return
+	}
+	t.timer.Stop()
+	t.answer = h.answer(t, reason)
+	h.ended = append(h.ended, t)
+	if h.workers < maxWorkers {
+		h.workers++
+		h.idle.Go(h.work)
+	}
+}
+
+// work calls the functions of tickets until there is none left.
+func (h *Hub) work() {
+	for {
+		h.mu.Lock()
+		if len(h.ended) == 0 {
+			h.workers--
+			h.ended = nil // the array was as long as the fleet
+			h.mu.Unlock()
+			return
+		}
+		t := h.ended[0]
+		h.ended[0], h.ended = nil, h.ended[1:]
+		h.mu.Unlock()
+		t.then(t.answer)
+	}
+}
+
+// Then has fn called with the answer, in a goroutine of the hub, and returns at once. It is
+// for requests that no goroutine waits for: Wait must not be called. fn must not block.
+func (t *Ticket) Then(fn func(Answer)) {
+	h := t.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.then = fn
+	t.timer = time.AfterFunc(t.wait, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.wake(t, ReasonWait)
+	})
+	select {
+	case reason := <-t.woken: // between Enter and now
+		h.waiting[t] = struct{}{}
+		h.by[t.holder.Lineage] = append(h.by[t.holder.Lineage], t)
+		h.wake(t, reason)
+	default:
+	}
 }
 
 // Wait waits until a change concerns the caller, the wait is over, or ctx ends.
@@ -218,14 +278,16 @@ func (h *Hub) Publish(v *Values) {
 	}
 }
 
-// Close answers all requests that wait, and every later one until the next Publish.
+// Close answers all requests that wait, and every later one until the next Publish. It
+// returns when the functions of all tickets have returned.
 func (h *Hub) Close() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.values = nil
 	for t := range h.waiting {
 		h.wake(t, ReasonClosed)
 	}
-	h.values = nil
+	h.mu.Unlock()
+	h.idle.Wait()
 }
 
 // Waiting is how many requests wait.

@@ -236,6 +236,45 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestThen: a function gets the answer that Wait would have returned: of a change before and
+// after it is given, of the end of the wait, and of the end of the hub, which waits for it.
+func TestThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(1000)
+		got := make(chan watch.Answer, 200)
+		then := func(who watch.Holder) {
+			ticket, _ := h.Enter(who, current())
+			ticket.Then(func(a watch.Answer) { got <- a })
+		}
+		early, _ := h.Enter(holder("a"), current())
+		h.Publish(&watch.Values{Trust: trustB, Lists: "1"})
+		early.Then(func(a watch.Answer) { got <- a })
+		if a := <-got; a.Reason != watch.ReasonTrust || a.Values.Trust != trustB {
+			t.Errorf("a change before: %+v", a)
+		}
+		h.Publish(&watch.Values{Trust: trustA, Lists: "1"})
+		then(holder("a"))
+		if a := <-got; a.Reason != watch.ReasonWait {
+			t.Errorf("%+v", a)
+		}
+		for i := range 200 {
+			then(holder(strconv.Itoa(i)))
+		}
+		h.Publish(&watch.Values{Trust: trustA, Lists: "2"})
+		for range 200 {
+			if a := <-got; a.Reason != watch.ReasonLists {
+				t.Errorf("%+v", a)
+			}
+		}
+		h.Publish(&watch.Values{Trust: trustA, Lists: "1"})
+		then(holder("a"))
+		h.Close()
+		if a := <-got; a.Reason != watch.ReasonClosed || h.Waiting() != 0 {
+			t.Errorf("%+v, %d wait", a, h.Waiting())
+		}
+	})
+}
+
 // TestReport: the same report is recorded once a minute, another one at once.
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

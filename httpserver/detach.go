@@ -1,0 +1,173 @@
+package httpserver
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A request that waits for minutes costs two goroutines, the buffers of net/http and all
+// that the handlers have made of it, some 35 KiB together. Detach gives all of it back: of a
+// request of HTTP/1.1 nothing is left but its connection, until it is answered.
+
+// Detached is a request of HTTP/1.1 that waits for its answer without a handler.
+type Detached struct {
+	conn  net.Conn
+	owner *detachedConns
+	close bool // the connection cannot go on after the answer
+}
+
+// ErrNotDetached reports a request that its handler has to answer itself: it is none of
+// HTTP/1.1, has a body, or no [Serve] has accepted it.
+var ErrNotDetached = errors.New("the request cannot be detached")
+
+// detachedKey is the key in a context for the detached connections of the server.
+type detachedKey struct{}
+
+// Detach takes a request without a body out of the hands of its handler, which must not
+// use w any more and should return. The caller answers with [Detached.Answer] later. If
+// the client leaves meanwhile, only the answer shows it, so the wait must be bounded. At
+// the end of [Serve] the requests that are detached still are cut after Config.Drain.
+//
+// The error is [ErrNotDetached], and then nothing has changed, or that of net/http.
+func Detach(w http.ResponseWriter, r *http.Request) (*Detached, error) {
+	owner, ok := r.Context().Value(detachedKey{}).(*detachedConns)
+	if !ok || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
+		return nil, ErrNotDetached
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil, ErrNotDetached
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &Detached{conn: conn, owner: owner, close: r.Close || buffered.Reader.Buffered() > 0}
+	owner.add(d)
+	return d, nil
+}
+
+// Answer sends the whole answer within the given time. Afterwards the connection serves the
+// next request, unless the header says "Connection: close" or the server is ending. Errors
+// are those of writing, and the connection is closed then.
+func (d *Detached) Answer(status int, header http.Header, body []byte, within time.Duration) error {
+	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	last := d.close || header.Get("Connection") == "close"
+	resp := http.Response{
+		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Header: header, Close: last,
+		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+	}
+	var out bytes.Buffer
+	err := resp.Write(&out)
+	if err == nil {
+		err = d.conn.SetWriteDeadline(time.Now().Add(within))
+	}
+	if err == nil {
+		_, err = d.conn.Write(out.Bytes())
+	}
+	if err == nil {
+		err = d.conn.SetWriteDeadline(time.Time{})
+	}
+	if !d.owner.remove(d) { // the end of the server has closed it
+		return errors.Join(err, net.ErrClosed)
+	}
+	if err != nil || last || !d.owner.giveBack(d.conn) {
+		return errors.Join(err, d.conn.Close())
+	}
+	return nil
+}
+
+// detachedConns are the connections of a server that are detached, and a listener that
+// accepts those that come back.
+type detachedConns struct {
+	addr net.Addr
+	back chan net.Conn
+
+	mu    sync.Mutex // guards open and ended
+	open  map[*Detached]struct{}
+	ended bool          // no connection comes back any more
+	end   chan struct{} // closed with ended
+	empty chan struct{} // closed when ended and open is empty
+}
+
+func newDetachedConns(addr net.Addr) *detachedConns {
+	return &detachedConns{addr: addr, back: make(chan net.Conn), open: make(map[*Detached]struct{}), end: make(chan struct{}), empty: make(chan struct{})}
+}
+
+func (l *detachedConns) add(d *Detached) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[d] = struct{}{}
+}
+
+// remove reports whether d was open.
+func (l *detachedConns) remove(d *Detached) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.open[d]
+	delete(l.open, d)
+	if ok && l.ended && len(l.open) == 0 {
+		close(l.empty)
+	}
+	return ok
+}
+
+// giveBack lets the server accept a connection again, unless it is ending.
+func (l *detachedConns) giveBack(c net.Conn) bool {
+	select {
+	case l.back <- c:
+		return true
+	case <-l.end:
+		return false
+	}
+}
+
+// Accept implements [net.Listener].
+func (l *detachedConns) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.back:
+		return c, nil
+	case <-l.end:
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr implements [net.Listener].
+func (l *detachedConns) Addr() net.Addr { return l.addr }
+
+// Close implements [net.Listener]. Requests that are detached can still be answered.
+func (l *detachedConns) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil
+	}
+	l.ended = true
+	close(l.end)
+	if len(l.open) == 0 {
+		close(l.empty)
+	}
+	return nil
+}
+
+// drain waits until all requests are answered or stop is done, and then cuts the others.
+// It reports whether none was cut.
+func (l *detachedConns) drain(stop <-chan struct{}) bool {
+	select {
+	case <-l.empty:
+		return true
+	case <-stop:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cut := len(l.open)
+	for d := range l.open {
+		_ = d.conn.Close() // over in any case
+	}
+	clear(l.open)
+	return cut == 0
+}
