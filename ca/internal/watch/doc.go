@@ -27,32 +27,24 @@ import (
 	"time"
 )
 
+// Bounds of what waits.
 const (
-	// DefaultWatchers is how many requests wait at a time, unless pki.yaml says otherwise.
-	DefaultWatchers = 10_000
-	// PerLineage is how many requests of one lineage wait at a time: that of a process, and
-	// that of its successor, which begins before the old one ends.
-	PerLineage = 2
-	// MaxWait is the longest wait, and the default.
-	MaxWait = 300 * time.Second
+	DefaultWatchers = 10_000            // how many requests wait at a time
+	PerLineage      = 2                 // of one lineage: that of a process, and that of its successor
+	MaxWait         = 300 * time.Second // the longest wait, and the default
 
-	// again is how long a request waits that asks for what it was told already.
-	again = 10 * time.Second
+	again = 10 * time.Second // how long a request waits that asks for what it was told already
 	// jitter is the share by which a wait is cut at most, so that requests that came
 	// together do not end together.
-	jitter = 0.2
-	// maxLineages bounds the memory of what lineages were told last, some 300 bytes each.
-	maxLineages = 1 << 15
+	jitter      = 0.2
+	maxLineages = 1 << 15 // bounds the memory of what lineages were told last, some 300 bytes each
 )
 
 // Values are what can change. They are immutable once published.
 type Values struct {
-	// Trust is the digest of the trust bundle, see stepapi.TrustDigest.
-	Trust string
-	// Lists is the tag of the revocation lists: the ETag of GET /revoked, without quotes.
-	Lists string
-	// Orders are those that are open, the oldest first.
-	Orders []Order
+	Trust  string  // digest of the trust bundle, see stepapi.TrustDigest
+	Lists  string  // ETag of GET /revoked, without its quotes
+	Orders []Order // those that are open, the oldest first
 }
 
 // Equal reports whether two values say the same.

@@ -13,21 +13,22 @@ import (
 // Reason is why a request was answered. It is a label of a metric: the set is closed.
 type Reason string
 
-// Reasons.
+// Reasons that callers treat in their own way, and those that are only counted.
 const (
-	ReasonTrust    Reason = "trust"    // the bundle is another one
-	ReasonLists    Reason = "lists"    // the lists are other ones
-	ReasonRenewal  Reason = "renewal"  // there is an order for the caller
-	ReasonWait     Reason = "wait"     // nothing has changed
 	ReasonReplaced Reason = "replaced" // newer requests of the lineage wait
 	ReasonFull     Reason = "full"     // too many requests wait
 	ReasonClosed   Reason = "closed"   // the authority stops, or has not begun
 	ReasonGone     Reason = "gone"     // the client has left
+
+	reasonTrust   Reason = "trust"
+	reasonLists   Reason = "lists"
+	reasonRenewal Reason = "renewal"
+	reasonWait    Reason = "wait" // nothing has changed
 )
 
 // Reasons returns all reasons.
 func Reasons() []Reason {
-	return []Reason{ReasonTrust, ReasonLists, ReasonRenewal, ReasonWait, ReasonReplaced, ReasonFull, ReasonClosed, ReasonGone}
+	return []Reason{reasonTrust, reasonLists, reasonRenewal, reasonWait, ReasonReplaced, ReasonFull, ReasonClosed, ReasonGone}
 }
 
 // Answer is what a request gets.
@@ -63,7 +64,6 @@ type lineage struct {
 	report report
 }
 
-// report is the last one of a lineage that was recorded.
 type report struct {
 	serial, trust string
 	at            time.Time
@@ -109,7 +109,7 @@ func (h *Hub) Enter(holder Holder, q Query) (*Ticket, Answer) {
 		t.wait = min(t.wait, again)
 	}
 	if t.wait == 0 {
-		return nil, h.answer(t, ReasonWait)
+		return nil, h.answer(t, reasonWait)
 	}
 	if len(h.waiting) >= h.limit() {
 		return nil, Answer{Reason: ReasonFull, Values: h.values}
@@ -123,7 +123,6 @@ func (h *Hub) Enter(holder Holder, q Query) (*Ticket, Answer) {
 	return t, Answer{}
 }
 
-// cut takes a random part off a wait.
 func cut(wait time.Duration) time.Duration {
 	return wait - time.Duration(rand.Float64()*jitter*float64(wait)) //nolint:gosec // G404: jitter, not a secret
 }
@@ -132,11 +131,11 @@ func cut(wait time.Duration) time.Duration {
 func (t *Ticket) lacks(v *Values) Reason {
 	switch {
 	case v.OrderFor(t.holder, t.query.Renewal) != nil:
-		return ReasonRenewal
+		return reasonRenewal
 	case t.query.Trust != v.Trust:
-		return ReasonTrust
+		return reasonTrust
 	case t.query.Lists != v.Lists:
-		return ReasonLists
+		return reasonLists
 	}
 	return ""
 }
@@ -154,7 +153,6 @@ func (h *Hub) repeats(t *Ticket, now time.Time) bool {
 	return false
 }
 
-// lineage returns what is remembered of a lineage.
 func (h *Hub) lineage(id string) *lineage {
 	l, ok := h.known.Get(id)
 	if !ok {
@@ -164,7 +162,6 @@ func (h *Hub) lineage(id string) *lineage {
 	return l
 }
 
-// answer is what the caller of a ticket gets now.
 func (h *Hub) answer(t *Ticket, reason Reason) Answer {
 	a := Answer{Reason: reason, Values: h.values}
 	if h.values != nil {
@@ -223,7 +220,7 @@ func (t *Ticket) Then(fn func(Answer)) {
 	t.timer = time.AfterFunc(t.wait, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.wake(t, ReasonWait)
+		h.wake(t, reasonWait)
 	})
 	select {
 	case reason := <-t.woken: // between Enter and now
@@ -242,7 +239,7 @@ func (t *Ticket) Wait(ctx context.Context) Answer {
 	select {
 	case reason = <-t.woken:
 	case <-timer.C:
-		reason = ReasonWait
+		reason = reasonWait
 	case <-ctx.Done():
 		reason = ReasonGone
 	}

@@ -12,6 +12,11 @@ import (
 )
 
 const (
+	reasonTrust   watch.Reason = "trust"
+	reasonLists   watch.Reason = "lists"
+	reasonRenewal watch.Reason = "renewal"
+	reasonWait    watch.Reason = "wait"
+
 	trustA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	trustB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 )
@@ -49,16 +54,16 @@ func TestAnswersAtOnce(t *testing.T) {
 		edit func(*watch.Query)
 		want watch.Reason
 	}{
-		"another bundle": {holder("a"), func(q *watch.Query) { q.Trust = trustB }, watch.ReasonTrust},
-		"no bundle":      {holder("b"), func(q *watch.Query) { q.Trust = "" }, watch.ReasonTrust},
-		"other lists":    {holder("c"), func(q *watch.Query) { q.Lists = "0" }, watch.ReasonLists},
-		"an order":       {holder("x"), func(q *watch.Query) { q.Trust = trustB }, watch.ReasonRenewal},
-		"no wait":        {holder("d"), func(q *watch.Query) { q.Wait = 0 }, watch.ReasonWait},
+		"another bundle": {holder("a"), func(q *watch.Query) { q.Trust = trustB }, reasonTrust},
+		"no bundle":      {holder("b"), func(q *watch.Query) { q.Trust = "" }, reasonTrust},
+		"other lists":    {holder("c"), func(q *watch.Query) { q.Lists = "0" }, reasonLists},
+		"an order":       {holder("x"), func(q *watch.Query) { q.Trust = trustB }, reasonRenewal},
+		"no wait":        {holder("d"), func(q *watch.Query) { q.Wait = 0 }, reasonWait},
 	} {
 		q := current()
 		c.edit(&q)
 		ticket, answer := h.Enter(c.who, q)
-		if ticket != nil || answer.Reason != c.want || answer.Values.Trust != trustA || (answer.Order != nil) != (c.want == watch.ReasonRenewal) {
+		if ticket != nil || answer.Reason != c.want || answer.Values.Trust != trustA || (answer.Order != nil) != (c.want == reasonRenewal) {
 			t.Errorf("%s: %+v", name, answer)
 		}
 	}
@@ -78,7 +83,7 @@ func TestChangeWakesWhomItConcerns(t *testing.T) {
 		time.Sleep(time.Second)
 		order := watch.Order{ID: 1, Service: "sa", At: time.Now(), By: time.Now().Add(30 * time.Second)}
 		h.Publish(&watch.Values{Trust: trustA, Lists: "1", Orders: []watch.Order{order}})
-		if got := <-a; got.Reason != watch.ReasonRenewal || got.Order == nil || got.Order.ID != 1 {
+		if got := <-a; got.Reason != reasonRenewal || got.Order == nil || got.Order.ID != 1 {
 			t.Errorf("a: %+v", got)
 		}
 		synctest.Wait()
@@ -88,7 +93,7 @@ func TestChangeWakesWhomItConcerns(t *testing.T) {
 		default:
 		}
 		h.Publish(&watch.Values{Trust: trustA, Lists: "2"})
-		if got := <-b; got.Reason != watch.ReasonLists || got.Values.Lists != "2" {
+		if got := <-b; got.Reason != reasonLists || got.Values.Lists != "2" {
 			t.Errorf("b: %+v", got)
 		}
 	})
@@ -129,7 +134,7 @@ func TestChangeIsNotLost(t *testing.T) {
 	h := newHub(10)
 	ticket, _ := h.Enter(holder("a"), current())
 	h.Publish(&watch.Values{Trust: trustB, Lists: "1"})
-	if got := ticket.Wait(t.Context()); got.Reason != watch.ReasonTrust || got.Values.Trust != trustB {
+	if got := ticket.Wait(t.Context()); got.Reason != reasonTrust || got.Values.Trust != trustB {
 		t.Errorf("%+v", got)
 	}
 }
@@ -171,7 +176,7 @@ func TestWaitEnds(t *testing.T) {
 		h, began := newHub(10), time.Now()
 		seen := map[time.Duration]bool{}
 		for i := range 5 {
-			if got := <-start(t, h, holder(strconv.Itoa(i)), current()); got.Reason != watch.ReasonWait {
+			if got := <-start(t, h, holder(strconv.Itoa(i)), current()); got.Reason != reasonWait {
 				t.Errorf("%+v", got)
 			}
 			took := time.Since(began)
@@ -185,7 +190,7 @@ func TestWaitEnds(t *testing.T) {
 		}
 		ticket, _ := h.Enter(holder("z"), current())
 		ticket.Shorten(time.Second)
-		if got := ticket.Wait(t.Context()); got.Reason != watch.ReasonWait || time.Since(began) != time.Second || ticket.Longest() != time.Second {
+		if got := ticket.Wait(t.Context()); got.Reason != reasonWait || time.Since(began) != time.Second || ticket.Longest() != time.Second {
 			t.Errorf("%+v after %s", got, time.Since(began))
 		}
 	})
@@ -197,23 +202,23 @@ func TestRepeatedRequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, old := newHub(10), current()
 		old.Trust = trustB
-		if ticket, answer := h.Enter(holder("a"), old); ticket != nil || answer.Reason != watch.ReasonTrust {
+		if ticket, answer := h.Enter(holder("a"), old); ticket != nil || answer.Reason != reasonTrust {
 			t.Fatalf("%+v", answer)
 		}
 		began := time.Now()
-		if got := <-start(t, h, holder("a"), old); got.Reason != watch.ReasonWait || got.Values.Trust != trustA {
+		if got := <-start(t, h, holder("a"), old); got.Reason != reasonWait || got.Values.Trust != trustA {
 			t.Errorf("%+v", got)
 		}
 		if took := time.Since(began); took < 5*time.Second || took > 10*time.Second {
 			t.Errorf("the repeated request waited %s", took)
 		}
 		time.Sleep(10 * time.Second)
-		if ticket, answer := h.Enter(holder("a"), old); ticket != nil || answer.Reason != watch.ReasonTrust {
+		if ticket, answer := h.Enter(holder("a"), old); ticket != nil || answer.Reason != reasonTrust {
 			t.Errorf("a while later: %+v", answer)
 		}
 		next := start(t, h, holder("a"), old)
 		h.Publish(&watch.Values{Trust: trustA, Lists: "2"})
-		if got := <-next; got.Reason != watch.ReasonLists {
+		if got := <-next; got.Reason != reasonLists {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -249,12 +254,12 @@ func TestThen(t *testing.T) {
 		early, _ := h.Enter(holder("a"), current())
 		h.Publish(&watch.Values{Trust: trustB, Lists: "1"})
 		early.Then(func(a watch.Answer) { got <- a })
-		if a := <-got; a.Reason != watch.ReasonTrust || a.Values.Trust != trustB {
+		if a := <-got; a.Reason != reasonTrust || a.Values.Trust != trustB {
 			t.Errorf("a change before: %+v", a)
 		}
 		h.Publish(&watch.Values{Trust: trustA, Lists: "1"})
 		then(holder("a"))
-		if a := <-got; a.Reason != watch.ReasonWait {
+		if a := <-got; a.Reason != reasonWait {
 			t.Errorf("%+v", a)
 		}
 		for i := range 200 {
@@ -262,7 +267,7 @@ func TestThen(t *testing.T) {
 		}
 		h.Publish(&watch.Values{Trust: trustA, Lists: "2"})
 		for range 200 {
-			if a := <-got; a.Reason != watch.ReasonLists {
+			if a := <-got; a.Reason != reasonLists {
 				t.Errorf("%+v", a)
 			}
 		}
