@@ -91,6 +91,7 @@ type Authority struct {
 	full             livelimit.Full
 	revoked          atomic.Pointer[revokedAnswer]
 	revokes          broadcast // wakes Watch and KeepWatchers when this process revokes
+	ordered          broadcast // wakes KeepWatchers when this process orders a renewal
 	watchers         *watch.Hub
 	logKey           *translog.Key
 	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry

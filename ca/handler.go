@@ -65,6 +65,8 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathCRL, a.errorHandler(a.getCRL))
 	r.Get(stepapi.PathRevoked, a.errorHandler(a.getRevoked))
 	r.Get(stepapi.PathWatch, a.errorHandler(a.getWatch))
+	r.Get(stepapi.PathRenewals, a.errorHandler(a.getRenewals))
+	r.Post(stepapi.PathRenewals, a.errorHandler(a.postRenewals))
 	r.Get(stepapi.PathLogHead, a.errorHandler(a.getLogHead))
 	r.Get(stepapi.PathLogProof, a.errorHandler(a.getLogProof))
 	r.Get(stepapi.PathLogEntry+"{index}", a.errorHandler(a.getLogEntry))

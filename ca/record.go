@@ -216,7 +216,7 @@ func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]re
 }
 
 // Issuer returns the subject key id of the intermediate that text names: by the common
-// name of its certificate, or by the beginning of the key id in hex. It is an error if no
+// name or the fingerprint of its certificate, or by the beginning of the key id in hex. It is an error if no
 // intermediate or more than one has that name; the first is [record.ErrNotFound].
 func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 	ids, err := r.store.Issuers(ctx)
@@ -230,15 +230,16 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 			found = append(found, id)
 		}
 	}
+	fingerprint, _ := certs.ParseFingerprint(text)                         // "" for a text that is none, and no certificate has that
 	paths, _ := filepath.Glob(statedir.Path(string(r.dir), "certs/*.crt")) // the pattern is well formed
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
 		}
-		certs, _ := pemfile.Certificates(data) // a damaged one has no name, and doctor says so
-		for _, c := range certs {
-			if c.Subject.CommonName == text && !slices.Contains(found, cacert.KeyID(c)) {
+		list, _ := pemfile.Certificates(data) // a damaged one has no name, and doctor says so
+		for _, c := range list {
+			if (c.Subject.CommonName == text || certs.Fingerprint(c) == fingerprint) && !slices.Contains(found, cacert.KeyID(c)) {
 				found = append(found, cacert.KeyID(c))
 			}
 		}

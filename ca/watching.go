@@ -62,7 +62,7 @@ func (a *Authority) KeepWatchers(ctx context.Context) error {
 	failing := false
 	for {
 		// The channels are taken before the record is read: a change after that closes them.
-		st, revoked := a.state.Load(), a.revokes.next()
+		st, revoked, ordered := a.state.Load(), a.revokes.next(), a.ordered.next()
 		err := p.publish(ctx, a, st)
 		switch {
 		case ctx.Err() != nil:
@@ -78,6 +78,7 @@ func (a *Authority) KeepWatchers(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-st.superseded:
 		case <-revoked:
+		case <-ordered:
 		case <-heard:
 		case <-timer.C:
 		}
@@ -134,7 +135,17 @@ func (p *publisher) publish(ctx context.Context, a *Authority, st *state) error 
 	if err != nil {
 		return err
 	}
+	orders, err := a.record.RenewalOrders(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.sweepRenewals(ctx, orders); err != nil { // what is left is told all the same
+		a.logger.WarnContext(ctx, "orders to renew not swept", "err", err)
+	}
 	next := watch.Values{Trust: st.digest, Lists: tag}
+	for _, o := range orders {
+		next.Orders = append(next.Orders, watch.Order{ID: o.ID, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
+	}
 	first := p.from == nil
 	p.made, p.from, p.changes = now, st, changes
 	if !first && next.Equal(&p.values) {

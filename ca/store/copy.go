@@ -22,6 +22,7 @@ var tables = []string{
 	"trust_versions", "authorities", "issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "lineages",
 	"events", "log_pending", "log_entries", "log_nodes", "log_state",
 	seeded, "secrets", "acme_nonces", "acme_eab_keys", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
+	"renewal_orders",
 }
 
 // seeded is the table to which a migration adds a row. A copy replaces this row.

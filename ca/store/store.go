@@ -59,6 +59,7 @@ var (
 	ErrTooMany        = errors.New("too many live certificates")
 	ErrLineageFull    = errors.New("too many live certificates of one lineage")
 	ErrTrustChanged   = errors.New("the trust has changed")
+	ErrTooManyOrders  = errors.New("too many orders to renew are open")
 )
 
 // Store is an open record. It is safe for concurrent use.

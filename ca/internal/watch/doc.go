@@ -59,7 +59,7 @@ type Order struct {
 	Service string
 	KeyType string
 	Lineage string
-	At, By  time.Time // certificates from before At are to be renewed by By
+	At, By  time.Time // certificates up to At are to be renewed by By
 }
 
 // Holder is who waits: the certificate of the connection.
@@ -74,7 +74,7 @@ type Holder struct {
 // Concerns reports whether the holder has to renew by the order.
 func (o Order) Concerns(h Holder) bool {
 	matches := func(want, have string) bool { return want == "" || want == have }
-	return h.IssuedAt.Before(o.At) && matches(o.Issuer, h.Issuer) && matches(o.Service, h.Service) &&
+	return !h.IssuedAt.After(o.At) && matches(o.Issuer, h.Issuer) && matches(o.Service, h.Service) &&
 		matches(o.KeyType, h.KeyType) && matches(o.Lineage, h.Lineage)
 }
 

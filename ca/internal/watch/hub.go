@@ -83,8 +83,7 @@ type Ticket struct {
 	wait   time.Duration
 	woken  chan Reason // of one: the reason of the end
 
-	// Guarded by hub.mu, and set by Then:
-	then   func(Answer)
+	then   func(Answer) // set by Then and guarded by hub.mu, like the next two
 	timer  *time.Timer
 	answer Answer
 }
@@ -140,8 +139,7 @@ func (t *Ticket) lacks(v *Values) Reason {
 	return ""
 }
 
-// repeats reports whether a request of the lineage that says the same was answered with the
-// same values a moment ago, and remembers this one.
+// repeats reports whether the lineage was told the same a moment ago, and remembers this one.
 func (h *Hub) repeats(t *Ticket, now time.Time) bool {
 	q := t.query
 	q.Wait = 0
@@ -193,7 +191,6 @@ func (h *Hub) wake(t *Ticket, reason Reason) {
 	}
 }
 
-// work calls the functions of tickets until there is none left.
 func (h *Hub) work() {
 	for {
 		h.mu.Lock()
@@ -294,9 +291,8 @@ func (h *Hub) Waiting() int {
 	return len(h.waiting)
 }
 
-// Report reports whether a report of a lineage has to be recorded: that the holder has shown
-// a certificate, and has a bundle in effect. A report that says the same as one of less
-// than every ago is not recorded again. The caller calls [Hub.Forget] if recording fails.
+// Report reports whether a report of a lineage has to be recorded: it says something else
+// than the one before, or that was longer ago than every. See [Hub.Forget].
 func (h *Hub) Report(id, serial, trust string, every time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -308,7 +304,7 @@ func (h *Hub) Report(id, serial, trust string, every time.Duration) bool {
 	return true
 }
 
-// Forget drops the last report of a lineage, so that the next one is recorded.
+// Forget drops the last report of a lineage, because it could not be recorded.
 func (h *Hub) Forget(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -114,7 +114,7 @@ func TestOrderConcerns(t *testing.T) {
 		"another kind":    {watch.Order{At: now, KeyType: "Ed25519"}, false},
 		"lineage":         {watch.Order{At: now, Lineage: "a"}, true},
 		"another lineage": {watch.Order{At: now, Lineage: "b"}, false},
-		"followed":        {watch.Order{At: who.IssuedAt}, false},
+		"followed":        {watch.Order{At: who.IssuedAt.Add(-1)}, false},
 	} {
 		if got := c.order.Concerns(who); got != c.want {
 			t.Errorf("%s: %t", name, got)

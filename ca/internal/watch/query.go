@@ -16,9 +16,8 @@ type Query struct {
 	Wait    time.Duration // the longest time to wait; 0 means not at all
 }
 
-// ParseQuery reads the parameters of GET /watch: trust, lists, renewal, and wait in
-// seconds. An absent wait is [MaxWait], and so is a longer one. Its errors name the
-// parameter and quote nothing.
+// ParseQuery reads the parameters of GET /watch. An absent wait is [MaxWait], and so is a
+// longer one. Its errors name the parameter and quote nothing.
 func ParseQuery(v url.Values) (q Query, err error) {
 	q = Query{Trust: v.Get("trust"), Lists: v.Get("lists"), Wait: MaxWait}
 	if q.Trust != "" && !isDigest(q.Trust, 64) {
@@ -42,7 +41,6 @@ func ParseQuery(v url.Values) (q Query, err error) {
 	return q, nil
 }
 
-// isDigest reports whether s is lower-case hex of this length.
 func isDigest(s string, length int) bool {
 	if len(s) != length {
 		return false
