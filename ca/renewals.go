@@ -68,7 +68,7 @@ func (r *Record) forceRenewal(ctx context.Context, by string, order stepapi.Rene
 			return status, err
 		}
 	}
-	return statusOf(o, holders, o.At)
+	return renewalStatus(o, holders, o.At)
 }
 
 // resolveOrder checks an order, and turns its words into what the record has.
@@ -133,7 +133,7 @@ func (r *Record) Renewals(ctx context.Context) ([]stepapi.RenewalStatus, error) 
 		if err != nil {
 			return nil, err
 		}
-		status, err := statusOf(o, holders, now)
+		status, err := renewalStatus(o, holders, now)
 		if err != nil {
 			return nil, err
 		}
@@ -147,9 +147,9 @@ func (r *Record) Renewals(ctx context.Context) ([]stepapi.RenewalStatus, error) 
 // done reports whether nothing is left of an order.
 func done(s stepapi.RenewalStatus, now time.Time) bool { return len(s.Pending) == 0 && now.After(s.By) }
 
-// statusOf counts who has followed an order, and names the others. A holder whose
+// renewalStatus counts who has followed an order, and names the others. A holder whose
 // certificate has ended meanwhile is neither.
-func statusOf(o record.RenewalOrder, holders []record.RenewalHolder, now time.Time) (s stepapi.RenewalStatus, err error) {
+func renewalStatus(o record.RenewalOrder, holders []record.RenewalHolder, now time.Time) (s stepapi.RenewalStatus, err error) {
 	s = stepapi.RenewalStatus{ID: o.ID, At: o.At, By: o.By, Caller: o.Caller, Matched: o.Matched}
 	if err := json.Unmarshal(o.Wanted, &s.Order); err != nil {
 		return s, fmt.Errorf("reading order %d: %w", o.ID, err)
@@ -231,7 +231,7 @@ func (a *Authority) sweepRenewals(ctx context.Context, orders []record.RenewalOr
 		if err != nil {
 			return err
 		}
-		status, err := statusOf(o, holders, now)
+		status, err := renewalStatus(o, holders, now)
 		if err != nil {
 			return err
 		}

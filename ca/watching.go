@@ -273,7 +273,7 @@ func (a *Authority) recordWatched(ctx context.Context, entry record.Certificate,
 	if trust == "" || !a.watchers.Report(entry.Lineage, entry.Serial, trust, reportEvery) {
 		return
 	}
-	if err := a.record.ReportTrust(ctx, entry.Lineage, trust); err != nil {
+	if err := a.record.ReportTrust(ctx, entry, trust); err != nil {
 		a.watchers.Forget(entry.Lineage)
 		a.logger.WarnContext(ctx, "trust report not recorded", "service", entry.Service, "err", err)
 	}
