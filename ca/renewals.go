@@ -34,6 +34,14 @@ const (
 	maxPending = record.MaxPage
 )
 
+// Names for users of this module of what goes over the wire.
+type (
+	// RenewalOrder says which certificates renew, and within what time.
+	RenewalOrder = stepapi.RenewalOrder
+	// RenewalStatus says how far an order was followed, and by whom not.
+	RenewalStatus = stepapi.RenewalStatus
+)
+
 // Errors of [Record.ForceRenewal] that callers match.
 var (
 	ErrNoHolders     = errors.New("no service holds a certificate that matches")
@@ -45,7 +53,7 @@ var (
 // within order.Within. A running authority tells the services at once. With order.DryRun
 // nothing is recorded, and the id of the status is 0. Errors: [ErrOrder], [ErrNoHolders],
 // [ErrTooManyOrders], [record.ErrNotFound] for an issuer or a serial that is unknown.
-func (r *Record) ForceRenewal(ctx context.Context, order stepapi.RenewalOrder) (stepapi.RenewalStatus, error) {
+func (r *Record) ForceRenewal(ctx context.Context, order RenewalOrder) (RenewalStatus, error) {
 	return r.forceRenewal(ctx, operator, order)
 }
 
@@ -121,7 +129,7 @@ func (r *Record) holdersOf(ctx context.Context, o record.RenewalOrder) ([]record
 
 // Renewals returns the orders that are open, the newest first: those that somebody has not
 // followed yet, and those whose time is not over.
-func (r *Record) Renewals(ctx context.Context) ([]stepapi.RenewalStatus, error) {
+func (r *Record) Renewals(ctx context.Context) ([]RenewalStatus, error) {
 	orders, err := r.store.RenewalOrders(ctx)
 	if err != nil {
 		return nil, err

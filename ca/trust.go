@@ -25,12 +25,22 @@ import (
 // and each start follows the record (followTrust), this one included.
 // docs/design/0031-stages-of-a-root.md
 
+// Names for users of this module of what goes over the wire.
+type (
+	// TrustChange is one step.
+	TrustChange = stepapi.TrustChange
+	// TrustStatus says in which stages roots are, and who is not ready.
+	TrustStatus = stepapi.TrustStatus
+	// Holder is a service that holds a certificate.
+	Holder = stepapi.Holder
+)
+
 // CutOffError refuses a step that would cut off services. Nothing was changed.
 type CutOffError struct {
 	// Step is the step in words, such as "activating root 0123456789abcdef".
 	Step string
 	// Holders would be cut off. TrustChange.Accept can name each of them.
-	Holders []stepapi.Holder
+	Holders []Holder
 }
 
 func (e *CutOffError) Error() string {
@@ -64,7 +74,7 @@ var errDryRun = errors.New("nothing was changed")
 //
 // A new intermediate, or a list of a root, takes the key of that root. Activating, rolling
 // back and removing need no key.
-func (a *Authority) ChangeTrust(ctx context.Context, by string, change stepapi.TrustChange) (stepapi.TrustStatus, error) {
+func (a *Authority) ChangeTrust(ctx context.Context, by string, change TrustChange) (TrustStatus, error) {
 	var planned *plan
 	for attempt := 0; ; attempt++ {
 		err := a.update(ctx, func(next *state) (err error) {
@@ -489,7 +499,7 @@ func (a *Authority) documents(ctx context.Context) ([]*trust.Document, error) {
 
 // TrustStatus returns the roots with their stages, and for each one who does not trust it yet
 // and who still uses it.
-func (a *Authority) TrustStatus(ctx context.Context) (stepapi.TrustStatus, error) {
+func (a *Authority) TrustStatus(ctx context.Context) (TrustStatus, error) {
 	st := a.state.Load()
 	return a.statusOf(ctx, st.trust, st.byFingerprint())
 }

@@ -219,7 +219,7 @@ func (c *CA) Token(t testing.TB, service string, names ...string) secret.String 
 
 // ChangeTrust takes one step of a change of trust in the name of the operator, and returns the
 // trust after it. A step that is refused fails the test.
-func (c *CA) ChangeTrust(t testing.TB, change stepapi.TrustChange) stepapi.TrustStatus {
+func (c *CA) ChangeTrust(t testing.TB, change ca.TrustChange) ca.TrustStatus {
 	t.Helper()
 	status, err := c.Authority.ChangeTrust(t.Context(), "operator", change)
 	if err != nil {
