@@ -48,6 +48,9 @@ type Options struct {
 	// PasswordFile is read each time that a key is read: by Open, Reload and rotations.
 	// Default secrets/password, which exists only if the password was generated.
 	PasswordFile string
+	// RootPasswordFile has the password of the keys of roots, if that is another one. It is
+	// read by what signs with a root, and need not be there otherwise. Default Password.
+	RootPasswordFile string
 	// AuditLog replaces audit_log of pki.yaml, if it is not empty. It is relative to the
 	// working directory.
 	AuditLog string
@@ -128,7 +131,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}
+	f := statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile, RootPasswordFile: opt.RootPasswordFile}
 	a := &Authority{logger: opt.Logger, auditPath: opt.AuditLog, changeSem: make(chan struct{}, 1)}
 	if a.logger == nil {
 		a.logger = slog.Default()

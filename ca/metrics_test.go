@@ -48,7 +48,7 @@ func hasLabel(m *dto.Metric, value string) bool {
 // The values of the metrics are true, and a client cannot choose the value of a label.
 func TestMetrics(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), RootLifetime: 48 * time.Hour}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), Root: setup.Certificate{Lifetime: 48 * time.Hour}}); err != nil {
 		t.Fatal(err)
 	}
 	damage.Config(t, dir, "limits: {per_address: {per_second: 0.001, burst: 4}}\n")

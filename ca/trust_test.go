@@ -285,7 +285,7 @@ func TestRevokeToken(t *testing.T) {
 // smallstep, which is not used, would let it.
 func TestLeafEndsWithItsIssuer(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, IntermediateLifetime: time.Hour}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Intermediate: setup.Certificate{Lifetime: time.Hour}}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -100,6 +101,7 @@ func Run(ctx context.Context, opt Options) []Diagnosis {
 	roots, intermediates, err := d.files.ReadTrust()
 	if d.addResult("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
 		d.trust(roots, intermediates)
+		d.constraints(cfg, roots, intermediates[0])
 		d.keys(cfg, roots, intermediates)
 	}
 	if d.record(ctx, cfg) && opt.Log {
@@ -173,6 +175,31 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 		}
 	}
 }
+
+// constraints compares the names of the configuration with the name constraints of the
+// certificates that sign (RFC 5280 §4.2.1.10).
+func (d *doctor) constraints(cfg policy.Config, roots []*x509.Certificate, issuing *x509.Certificate) {
+	r, err := cfg.Parse()
+	if err != nil { // Load parsed it
+		return
+	}
+	chain := []*x509.Certificate{issuing}
+	if root := cacert.RootOf(issuing, roots); root != nil {
+		chain = append(chain, root)
+	}
+	for _, s := range append(slices.SortedFunc(maps.Values(r.Services), byName), r.Own) {
+		outside, err := cacert.Outside(chain, s.Names)
+		if err != nil {
+			d.add("trust", Error, "%v", err)
+			return
+		}
+		if len(outside) > 0 {
+			d.add("trust", Warning, "service %s may have names that the CA certificates do not permit, so that clients refuse its certificates: %s", s.Name, strings.Join(outside, ", "))
+		}
+	}
+}
+
+func byName(a, b *policy.Service) int { return strings.Compare(a.Name, b.Name) }
 
 // keys wants the key of every intermediate, because a retired one still signs its own
 // revocation list (docs/design/0007-revocation-lists.md), and the enrolment keys for

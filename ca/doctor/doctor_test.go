@@ -71,7 +71,9 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 		}, severity: doctor.Error, want: "keys: reading the key of"},
-		"an intermediate that ends": {opt: setup.Options{IntermediateLifetime: 48 * time.Hour}, severity: doctor.Warning, want: "trust: intermediate"},
+		"names that are not permitted": {opt: setup.Options{Root: setup.Certificate{Permit: []string{"localhost", "127.0.0.0/8", "::1"}}},
+			severity: doctor.Warning, want: "trust: service ingester may have names that the CA certificates do not permit, so that clients refuse its certificates: ingester, ingester-module"},
+		"an intermediate that ends": {opt: setup.Options{Intermediate: setup.Certificate{Lifetime: 48 * time.Hour}}, severity: doctor.Warning, want: "trust: intermediate"},
 		"keys in the clear":         {severity: doctor.Warning, want: "is not encrypted"},
 		"a root key within reach":   {severity: doctor.Warning, want: "take the medium out"},
 		"a password beside": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
@@ -259,8 +261,8 @@ func TestDoctorOnTrust(t *testing.T) {
 		opt  setup.Options
 		want string
 	}{
-		"expired":   {setup.Options{IntermediateLifetime: time.Millisecond}, "trust: intermediate"},
-		"all of it": {setup.Options{RootLifetime: time.Millisecond}, "trust: root"},
+		"expired":   {setup.Options{Intermediate: setup.Certificate{Lifetime: time.Millisecond}}, "trust: intermediate"},
+		"all of it": {setup.Options{Root: setup.Certificate{Lifetime: time.Millisecond}}, "trust: root"},
 	} {
 		dir := newAuthority(t, tc.opt)
 		if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), tc.want) {

@@ -51,6 +51,9 @@ type Config struct {
 	CRLURL string `yaml:"crl_url,omitempty"`
 	// Lifetime holds for every profile that does not say otherwise, and for the authority's own certificate.
 	Lifetime Lifetimes `yaml:"lifetime,omitempty"`
+	// KeyTypes are the kinds of keys that profiles allow which list none: as in
+	// [Profile.KeyTypes].
+	KeyTypes []string `yaml:"key_types,omitempty"`
 	// AuditLog is a file of JSON lines, one for each thing issued, revoked or
 	// refused; relative to the state directory. Empty means none.
 	AuditLog string `yaml:"audit_log,omitempty"`
@@ -89,7 +92,8 @@ type Profile struct {
 	Wildcards []string `yaml:"wildcards,omitempty"`
 	// Usages are "server", "client" or both; empty means both.
 	Usages []string `yaml:"usages,omitempty"`
-	// KeyTypes are EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; empty means all but RSA-2048.
+	// KeyTypes are EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096. Empty means those of
+	// the configuration, and if it has none, all but RSA-2048.
 	KeyTypes []string `yaml:"key_types,omitempty"`
 	// Lifetime replaces the default of the configuration, field by field.
 	Lifetime Lifetimes `yaml:"lifetime,omitempty"`
@@ -237,6 +241,7 @@ func (c Config) Parse() (*Rules, error) {
 	if err := sqldb.Check(c.Database); err != nil {
 		bad.add("database: %v", err)
 	}
+	checkKeyTypes(&bad, "key_types", c.KeyTypes)
 	life := c.Lifetime.WithDefaults(Lifetimes{})
 	life.validate(&bad, "lifetime")
 	r.Own = Profile{Names: c.DNSNames, Usages: []string{usageServer}}.parse(AuthorityService, life, &bad)
@@ -245,7 +250,11 @@ func (c Config) Parse() (*Rules, error) {
 			bad.add("profiles.%s: the name is reserved for the authority itself", service)
 			continue
 		}
-		r.Services[service] = c.Profiles[service].parse(service, life, &bad)
+		p := c.Profiles[service]
+		if len(p.KeyTypes) == 0 {
+			p.KeyTypes = c.KeyTypes
+		}
+		r.Services[service] = p.parse(service, life, &bad)
 	}
 	r.Limits = c.Limits.parse(&bad)
 	checkServices(&bad, "auditors", c.Auditors, r.Services)

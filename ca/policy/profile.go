@@ -77,15 +77,19 @@ func (p Profile) parse(service string, outer Lifetimes, bad *problems) *Service 
 	if len(out.keyTypes) == 0 {
 		out.keyTypes = keytype.Default
 	}
-	for _, k := range out.keyTypes {
-		if !slices.Contains(keytype.All, k) {
-			bad.add("%s.key_types: %q is none of %s", at, k, strings.Join(keytype.All, ", "))
-		}
-	}
+	checkKeyTypes(bad, at+".key_types", p.KeyTypes)
 	if service != AuthorityService {
 		out.Lifetimes.validate(bad, at+".lifetime")
 	}
 	return out
+}
+
+func checkKeyTypes(bad *problems, at string, kinds []string) {
+	for _, k := range kinds {
+		if !slices.Contains(keytype.All, k) {
+			bad.add("%s: %q is none of %s", at, k, strings.Join(keytype.All, ", "))
+		}
+	}
 }
 
 // Grace is how long a certificate that lived for life can be renewed after its end.

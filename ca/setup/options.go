@@ -29,27 +29,50 @@ type Options struct {
 	// Database is where the record is: a file, relative to Dir, or a postgres:// URL
 	// as in [policy.Config]. Default pki.db.
 	Database string
-	// KeyType of root and intermediate: EC-P256 (default), Ed25519 or RSA-3072.
+	// KeyType of root and intermediate, where Root and Intermediate say nothing: EC-P256
+	// (default), EC-P384, Ed25519, RSA-3072 or RSA-4096.
 	KeyType string
+	// Root and Intermediate say how the two CA certificates are made. Rotations make
+	// later ones alike.
+	Root, Intermediate Certificate
+	// RootPathLength is how many intermediates there may be on a path below the root
+	// (RFC 5280 §4.2.1.9). Default 1, which is what the authority needs; -1 is no limit.
+	RootPathLength int
+	// LeafKeyTypes are the kinds of keys that profiles allow which list none (key_types
+	// in pki.yaml). Default all but RSA-2048.
+	LeafKeyTypes []string
 	// LeafLifetime is the default lifetime in pki.yaml: 24h if 0, 10s at least.
 	LeafLifetime time.Duration
-	// RootLifetime is how long the root certificate is valid. Default 10 years.
-	RootLifetime time.Duration
-	// IntermediateLifetime is that of the intermediate. Default 5 years; a longer one
-	// ends with the root.
-	IntermediateLifetime time.Duration
 	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of
 	// secrets/. It must not exist, and be no URI.
 	OfflineRoot string
 	// Password encrypts the keys: 8 characters at least ([ErrPassword]). Empty
 	// generates one and writes it to secrets/password.
 	Password secret.String
+	// RootPassword encrypts the root key in place of Password: 8 characters at least. It
+	// is written nowhere. Empty means Password.
+	RootPassword secret.String
 	// PlainKeys writes all keys unencrypted, which makes Password useless and
 	// saves the seconds that deriving keys from passwords costs: for tests and
 	// demonstrations. Off by default.
 	PlainKeys bool
 	// Profiles replace those of the ArtStore services.
 	Profiles map[string]policy.Profile
+}
+
+// Certificate says how a CA certificate is made. The zero value is the default.
+type Certificate struct {
+	// KeyType is a kind of key as in [Options.KeyType], which is the default.
+	KeyType string
+	// Lifetime is how long the certificate is valid. Default 10 years for a root and 5
+	// for an intermediate; a longer one of an intermediate ends with its root.
+	Lifetime time.Duration
+	// Permit are the names that certificates below this one may have, as name constraints
+	// (RFC 5280 §4.2.1.10): DNS names with all names below them, IP addresses, networks
+	// such as 10.20.0.0/16, and hosts of URIs such as spiffe://artstore. If there is one
+	// entry, kinds of names without an entry are not permitted at all. Empty permits
+	// everything.
+	Permit []string
 }
 
 // Result says what was made.
@@ -66,6 +89,9 @@ type Result struct {
 	// SharedNames says, for humans, which services can obtain a name of the authority:
 	// by default all can, since the default names of both are those of a developer's machine.
 	SharedNames []string
+	// Unpermitted says, for humans, which names of profiles the CA certificates do not
+	// permit ([Certificate.Permit]). Clients refuse certificates with such a name.
+	Unpermitted []string
 }
 
 // enrolment is the name of the provisioner that Init makes. It is in pki.yaml, in
@@ -82,8 +108,13 @@ var ErrPassword = fmt.Errorf("the password has less than %d characters", minPass
 // check refuses what would fail after files were written. The other options are
 // checked as pki.yaml, see newAuthority.generate.
 func (opt Options) check() error {
-	if !opt.Password.IsZero() && utf8.RuneCountInString(opt.Password.Expose()) < minPassword {
-		return ErrPassword
+	for _, pw := range []secret.String{opt.Password, opt.RootPassword} {
+		if !pw.IsZero() && utf8.RuneCountInString(pw.Expose()) < minPassword {
+			return ErrPassword
+		}
+	}
+	if opt.RootPathLength < cacert.NoPathLength {
+		return fmt.Errorf("path length %d of the root: want 1 or more, or %d for no limit", opt.RootPathLength, cacert.NoPathLength)
 	}
 	if opt.OfflineRoot == "" {
 		return nil
@@ -111,16 +142,28 @@ func (opt Options) withDefaults() Options {
 	if opt.LeafLifetime == 0 {
 		opt.LeafLifetime = policy.DefaultLifetime
 	}
-	if opt.RootLifetime == 0 {
-		opt.RootLifetime = cacert.RootLifetime
-	}
-	if opt.IntermediateLifetime == 0 {
-		opt.IntermediateLifetime = cacert.IntermediateLifetime
-	}
+	opt.Root = opt.Root.withDefaults(opt.KeyType, cacert.RootLifetime)
+	opt.Intermediate = opt.Intermediate.withDefaults(opt.KeyType, cacert.IntermediateLifetime)
 	if opt.Profiles == nil {
 		opt.Profiles = artstoreProfiles()
 	}
 	return opt
+}
+
+func (c Certificate) withDefaults(keyType string, life time.Duration) Certificate {
+	if c.KeyType == "" {
+		c.KeyType = keyType
+	}
+	if c.Lifetime == 0 {
+		c.Lifetime = life
+	}
+	return c
+}
+
+// template is the certificate as package cacert makes it. The error is that of Permit.
+func (c Certificate) template(name string) (cacert.Template, error) {
+	permitted, err := cacert.ParseConstraints(c.Permit)
+	return cacert.Template{Name: name, KeyType: c.KeyType, Lifetime: c.Lifetime, Permitted: permitted}, err
 }
 
 // artstoreProfiles are the services of ArtStore under the names that its

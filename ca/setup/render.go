@@ -66,6 +66,10 @@ lifetime:
   max: {{.Life.Max}}
   # grace: 72h
 
+# Which kinds of keys services may have, unless a profile says otherwise: EC-P256,
+# EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent.
+{{if .Opt.LeafKeyTypes}}key_types: {{list .Opt.LeafKeyTypes}}{{else}}# key_types: [EC-P256, Ed25519]{{end}}
+
 # How often may be asked: by one address (IPv6 by /64), and by one service with its
 # certificate. burst is how many at once. A token or certificate that is no good
 # counts as a twentieth of the burst. Who asks too often gets 429 with Retry-After.
@@ -147,7 +151,7 @@ provisioners:
 #   wildcards: names such as "*.apps.internal" that a certificate may carry as they are;
 #              it is then good for all names one label below, so few services need one
 #   usages:    server, client; both if absent
-#   key_types: EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent
+#   key_types: as above, and those above if absent
 #   lifetime:  default, min, max, grace; those above where absent
 #   acme:      true lets ACME prove its names, except localhost and the like; an
 #              order has names of one such profile, and names it if several have them

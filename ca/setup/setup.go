@@ -21,7 +21,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"go.step.sm/crypto/jose"
 
@@ -45,6 +48,8 @@ type newAuthority struct {
 	yaml []byte
 	// shared is what [policy.Rules.SharedNames] says of yaml.
 	shared []string
+	// unpermitted says which names of profiles the CA certificates do not permit.
+	unpermitted []string
 	// head is the signed head of the empty log, nil until the record is made.
 	head []byte
 	// generated says that the password is a new one, which goes into secrets/password.
@@ -62,7 +67,7 @@ type newAuthority struct {
 // an error nothing is left.
 func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 	opt = opt.withDefaults()
-	f := statedir.Dir{Password: opt.Password, Plain: opt.PlainKeys}
+	f := statedir.Dir{Password: opt.Password, RootPassword: opt.RootPassword, Plain: opt.PlainKeys}
 	w := &newAuthority{}
 	if f.Password.IsZero() && !f.Plain {
 		if f.Password, err = newPassword(); err != nil {
@@ -100,7 +105,7 @@ func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 			return nil, err
 		}
 	}
-	res := &Result{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared}
+	res := &Result{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared, Unpermitted: w.unpermitted}
 	if w.generated {
 		res.PasswordFile = f.File(statedir.PasswordFile)
 	}
@@ -114,11 +119,8 @@ func Unfinished(dir string) bool { return statedir.Unfinished(dir) }
 // generate makes everything that needs no disk: keys, certificates and pki.yaml, and
 // checks the options by reading pki.yaml as Open will.
 func (w *newAuthority) generate(opt Options, password secret.String) (err error) {
-	if w.root, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.RootLifetime}, cacert.Issuer{}); err != nil {
-		return fmt.Errorf("making the root: %w", err)
-	}
-	if w.intermediate, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.IntermediateLifetime}, w.root); err != nil {
-		return fmt.Errorf("making the intermediate: %w", err)
+	if err := w.makeIssuers(opt); err != nil {
+		return err
 	}
 	if err := w.makeEnrolmentKey(opt.PlainKeys, password); err != nil {
 		return err
@@ -132,10 +134,56 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 		return fmt.Errorf("checking the options: %w", err)
 	}
 	rules, err := cfg.Parse()
-	if err == nil {
-		w.shared = rules.SharedNames()
+	if err != nil {
+		return err
 	}
-	return err
+	w.shared = rules.SharedNames()
+	return w.tryNames(rules)
+}
+
+// makeIssuers makes root and intermediate.
+func (w *newAuthority) makeIssuers(opt Options) error {
+	root, err := opt.Root.template(opt.Name)
+	if err == nil {
+		root.PathLength = opt.RootPathLength
+		w.root, err = cacert.New(root, cacert.Issuer{})
+	}
+	if err != nil {
+		return fmt.Errorf("making the root: %w", err)
+	}
+	intermediate, err := opt.Intermediate.template(opt.Name)
+	if err == nil {
+		w.intermediate, err = cacert.New(intermediate, w.root)
+	}
+	if err != nil {
+		return fmt.Errorf("making the intermediate: %w", err)
+	}
+	return nil
+}
+
+// tryNames compares the names of the configuration with the name constraints of the CA
+// certificates. A name of the authority itself must be permitted, because no client could
+// connect otherwise. A name of a profile that is not permitted is only told, because the
+// profiles that Init writes are examples.
+func (w *newAuthority) tryNames(rules *policy.Rules) error {
+	chain := []*x509.Certificate{w.root.Cert, w.intermediate.Cert}
+	outside, err := cacert.Outside(chain, rules.Own.Names)
+	if err != nil {
+		return err
+	}
+	if len(outside) > 0 {
+		return fmt.Errorf("the CA certificates do not permit the authority's own names %s", strings.Join(outside, ", "))
+	}
+	for _, service := range slices.Sorted(maps.Keys(rules.Services)) {
+		outside, err := cacert.Outside(chain, rules.Services[service].Names)
+		if err != nil {
+			return err
+		}
+		if len(outside) > 0 {
+			w.unpermitted = append(w.unpermitted, fmt.Sprintf("profiles.%s: the CA certificates do not permit %s", service, strings.Join(outside, ", ")))
+		}
+	}
+	return nil
 }
 
 // makeEnrolmentKey makes a P-256 key for ES256 (RFC 7518 §3.4). Encrypting it derives

@@ -132,7 +132,7 @@ func TestInitWritesEveryOption(t *testing.T) {
 	opt := setup.Options{
 		Dir: filepath.Join(t.TempDir(), "ca"), Name: "x\"\nprofiles: {other: {names: [other]}}", DNSNames: []string{"localhost", "ca.internal"},
 		Address: "127.0.0.1:0", Metrics: "127.0.0.1:9444", Database: "elsewhere.db", LeafLifetime: 6 * time.Hour,
-		RootLifetime: 48 * time.Hour, IntermediateLifetime: 24 * time.Hour, PlainKeys: true,
+		Root: setup.Certificate{Lifetime: 48 * time.Hour}, Intermediate: setup.Certificate{Lifetime: 24 * time.Hour}, PlainKeys: true,
 		OfflineRoot: filepath.Join(t.TempDir(), "root.key"), Profiles: profiles,
 	}
 	res, err := setup.Init(t.Context(), opt)

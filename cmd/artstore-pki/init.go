@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // initCommand declares init. It has no flag for a metrics address or for profiles: both
@@ -28,20 +30,78 @@ func initCommand(u *ui.UI) *cli.Command {
 encrypted with a password; without one given, a random password is generated and written
 beside them, which is right for development only. A directory that is not empty is refused, and
 a password of less than 8 characters.`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach the authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "database", Usage: "keep the record at the postgres:// `URL` of an empty database, for several authorities; no password in it (default: pki.db in the state directory)"},
-			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
 			values.DurationFlag(flags.Lifetime, humantime.Day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
-			flags.Shared(flags.PasswordFile),
-		},
+			flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword),
+		}, certificateFlags()...),
 		Action: u.Action(runInit),
 	}
+}
+
+// certificateFlags say what the CA certificates are like, and the keys.
+func certificateFlags() []cli.Flag {
+	const permit = "`NAME` that certificates below the %s may have, with all names below it; or a network, or spiffe://HOST; repeat for more. Kinds of names without one are not permitted (default: all names)"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the keys of root and intermediate: EC-P256, EC-P384, Ed25519, RSA-3072, RSA-4096"},
+		&cli.StringFlag{Name: "root-key-type", Usage: "`TYPE` of the root key, if it is another one"},
+		&cli.StringFlag{Name: "intermediate-key-type", Usage: "`TYPE` of the intermediate key, if it is another one"},
+		&cli.StringSliceFlag{Name: "leaf-key-type", Usage: "`TYPE` of key that services may have; repeat for more (default: all but RSA-2048)"},
+		values.DurationFlag("root-lifetime", 0, "how long the root is valid, a `TIME` such as 20y (default: 10y)"),
+		values.DurationFlag("intermediate-lifetime", 0, "how long an intermediate is valid, a `TIME` such as 2y (default: 5y)"),
+		&cli.IntFlag{Name: "root-path-length", Value: 1, Usage: "`NUMBER` of intermediates that a path below the root may have; -1 is no limit"},
+		&cli.StringSliceFlag{Name: "root-permit", Usage: fmt.Sprintf(permit, "root")},
+		&cli.StringSliceFlag{Name: "intermediate-permit", Usage: fmt.Sprintf(permit, "intermediate")},
+	}
+}
+
+// initOptions reads what the flags say. The error is one of reading a password, or of flags
+// that do not go together.
+func initOptions(u *ui.UI, c *cli.Context) (opt setup.Options, err error) {
+	pw, err := flags.Password(u, c)
+	if err != nil {
+		return opt, err
+	}
+	var rootPassword secret.String
+	if path := c.String(flags.RootPassword); path != "" {
+		if rootPassword, err = u.ReadSecret(path); err != nil {
+			return opt, fmt.Errorf("reading the password of the root key: %w", err)
+		}
+	}
+	if c.Bool("plain-keys") && !(pw.IsZero() && rootPassword.IsZero()) {
+		return opt, ui.UsageErrorf("--plain-keys and a password do not go together")
+	}
+	certificate := func(role string) setup.Certificate {
+		return setup.Certificate{
+			KeyType: c.String(role + "-key-type"), Lifetime: values.DurationOf(c, role+"-lifetime"), Permit: c.StringSlice(role + "-permit"),
+		}
+	}
+	if c.Int("root-path-length") == 0 {
+		return opt, ui.UsageErrorf("--root-path-length: an intermediate has to be below the root; want 1 or more, or -1")
+	}
+	return setup.Options{
+		Dir:            c.String(flags.Dir),
+		Name:           c.String("name"),
+		DNSNames:       c.StringSlice("dns"),
+		Address:        c.String("address"),
+		Database:       c.String("database"),
+		KeyType:        c.String("key-type"),
+		Root:           certificate("root"),
+		Intermediate:   certificate("intermediate"),
+		RootPathLength: c.Int("root-path-length"),
+		LeafKeyTypes:   c.StringSlice("leaf-key-type"),
+		LeafLifetime:   values.DurationOf(c, flags.Lifetime),
+		OfflineRoot:    c.String("offline-root"),
+		Password:       pw,
+		RootPassword:   rootPassword,
+		PlainKeys:      c.Bool("plain-keys"),
+	}, nil
 }
 
 // runInit makes an authority, which setup.Init does, and then says where the root key is
@@ -57,27 +117,12 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	pw, err := flags.Password(u, c)
+	opt, err := initOptions(u, c)
 	if err != nil {
 		return err
 	}
-	plain := c.Bool("plain-keys")
-	if plain && !pw.IsZero() {
-		return ui.UsageErrorf("--plain-keys and a password do not go together")
-	}
-	dir := c.String(flags.Dir)
-	result, err := setup.Init(c.Context, setup.Options{
-		Dir:          dir,
-		Name:         c.String("name"),
-		DNSNames:     c.StringSlice("dns"),
-		Address:      c.String("address"),
-		Database:     c.String("database"),
-		KeyType:      c.String("key-type"),
-		LeafLifetime: values.DurationOf(c, flags.Lifetime),
-		OfflineRoot:  c.String("offline-root"),
-		Password:     pw,
-		PlainKeys:    plain,
-	})
+	dir := opt.Dir
+	result, err := setup.Init(c.Context, opt)
 	if err != nil {
 		return hintInit(fmt.Errorf("making the authority in %s: %w", dir, err), dir)
 	}
@@ -87,16 +132,16 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	if result.PasswordFile != "" {
 		u.Infof("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
 	}
-	if plain {
+	if opt.PlainKeys {
 		u.Infof("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
 	}
 	// A service that can obtain a name of the authority can pass for it where clients compare
 	// names only. With the default names that is every service, so it is said at once.
-	for _, text := range result.SharedNames {
+	for _, text := range slices.Concat(result.SharedNames, result.Unpermitted) {
 		u.Infof("warning: %s", text)
 	}
-	if offline := c.String("offline-root"); offline != "" {
-		u.Infof("the root key is in %s: take it off this machine", offline)
+	if opt.OfflineRoot != "" {
+		u.Infof("the root key is in %s: take it off this machine", opt.OfflineRoot)
 	} else {
 		u.Infof("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
 	}

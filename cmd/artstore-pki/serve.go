@@ -37,7 +37,7 @@ Metrics and readiness have a listener of their own, for loopback. SIGHUP reads p
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
 		Flags: append(u.LogFlags(slog.LevelInfo),
-			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
+			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
 			serving.MetricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: serving.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
@@ -117,6 +117,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
 	dir, opt := c.String(flags.Dir), ca.Options{
 		Dir: c.String(flags.Dir), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,
+		RootPasswordFile: c.String(flags.RootPassword),
 	}
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	authority, err := ca.Open(c.Context, opt)

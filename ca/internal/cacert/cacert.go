@@ -12,6 +12,8 @@
 //     other CA certificates (TestIntermediateIsBounded).
 //   - Two serial numbers are never equal in practice, and a later one is larger
 //     by its first bits, which are the time (TestSerial).
+//   - A certificate that takes the place of another one signs for no more names
+//     and no longer paths (TestSuccessorIsAlike).
 package cacert
 
 import (
@@ -48,17 +50,37 @@ type Issuer struct {
 	Key  crypto.Signer
 }
 
+// NoPathLength, as the path length of a root, sets no limit.
+const NoPathLength = -1
+
 // Template says what certificate to make.
 type Template struct {
 	Name     string        // organization, and the first word of the common name
 	KeyType  string        // as in package keytype; "" is its default
 	Lifetime time.Duration // from now; cut at the end of the parent
+	// PathLength is how many intermediates there may be on a path below a root
+	// (RFC 5280 §4.2.1.9): 0 is the default of 1, and [NoPathLength] no limit. An
+	// intermediate signs leaves only, whatever this is.
+	PathLength int
+	// Permitted are the names that certificates below this one may have. The zero
+	// value permits all.
+	Permitted Constraints
+	// Key is the key of the certificate, if it exists already; KeyType is then not
+	// used. nil makes a new one.
+	Key crypto.Signer
 }
 
 // SuccessorOf is the template of a certificate that replaces c: the same kind of
-// key, and the same lifetime as c was made with.
+// key, path length and permitted names, and the same lifetime as c was made with.
 func SuccessorOf(c *x509.Certificate, name string) Template {
-	return Template{Name: name, KeyType: keytype.Of(c.PublicKey), Lifetime: c.NotAfter.Sub(c.NotBefore) - backdate}
+	length := c.MaxPathLen
+	if length == 0 && !c.MaxPathLenZero || !c.BasicConstraintsValid {
+		length = NoPathLength
+	}
+	return Template{
+		Name: name, KeyType: keytype.Successor(c.PublicKey), Lifetime: c.NotAfter.Sub(c.NotBefore) - backdate,
+		PathLength: length, Permitted: Constraints{c},
+	}
 }
 
 // New makes a root (parent zero) or an intermediate. Several with the same role
@@ -66,9 +88,12 @@ func SuccessorOf(c *x509.Certificate, name string) Template {
 // subject: a client that builds a chain never has to choose between equal names.
 // Errors are those of making the key and of signing.
 func New(want Template, parent Issuer) (Issuer, error) {
-	key, err := keytype.New(want.KeyType)
-	if err != nil {
-		return Issuer{}, err
+	key := want.Key
+	if key == nil {
+		var err error
+		if key, err = keytype.New(want.KeyType); err != nil {
+			return Issuer{}, err
+		}
 	}
 	id, err := x509util.GenerateSubjectKeyID(key.Public())
 	if err != nil {
@@ -88,10 +113,13 @@ func New(want Template, parent Issuer) (Issuer, error) {
 		IsCA:                  true,
 		SubjectKeyId:          id,
 	}
+	want.Permitted.put(t)
 	role := "Root"
 	signer, by := key, t
 	if parent.Cert == nil {
-		t.MaxPathLen = 1
+		if t.MaxPathLen = want.PathLength; t.MaxPathLen == 0 {
+			t.MaxPathLen = 1
+		}
 	} else {
 		role, signer, by = "Intermediate", parent.Key, parent.Cert
 		t.MaxPathLenZero = true
@@ -99,13 +127,17 @@ func New(want Template, parent Issuer) (Issuer, error) {
 			t.NotAfter = by.NotAfter
 		}
 	}
-	t.Subject = pkix.Name{Organization: []string{want.Name}, CommonName: fmt.Sprintf("%s %s %s", want.Name, role, hex.EncodeToString(id[:4]))}
+	t.Subject = subject(want.Name, role, id)
 	der, err := x509.CreateCertificate(rand.Reader, t, by, key.Public(), signer)
 	if err != nil {
 		return Issuer{}, fmt.Errorf("signing %q: %w", t.Subject.CommonName, err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	return Issuer{cert, key}, err
+}
+
+func subject(name, role string, id []byte) pkix.Name {
+	return pkix.Name{Organization: []string{name}, CommonName: fmt.Sprintf("%s %s %s", name, role, hex.EncodeToString(id[:4]))}
 }
 
 // NewSerial returns a positive serial number (RFC 5280 §4.1.2.2): the milliseconds

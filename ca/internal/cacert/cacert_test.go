@@ -1,8 +1,11 @@
 package cacert_test
 
 import (
+	"bytes"
 	"crypto/x509"
 	"math/big"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,12 +48,104 @@ func TestIntermediateIsBounded(t *testing.T) {
 	}
 }
 
+// TestSuccessorIsAlike: a successor differs from the certificate that it replaces in key and dates
+// only.
 func TestSuccessorIsAlike(t *testing.T) {
 	_, old := makePair(t, 10*time.Hour, 3*time.Hour)
 	want := cacert.SuccessorOf(old.Cert, "Test")
 	if want.KeyType != keytype.Ed25519 || want.Name != "Test" || (want.Lifetime-3*time.Hour).Abs() > time.Second {
 		t.Errorf("got %+v", want)
 	}
+	limits, err := cacert.ParseConstraints([]string{"artstore.internal", "10.0.0.0/8", "2001:db8::/32"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, length := range []int{1, 3, cacert.NoPathLength} {
+		first, err := cacert.New(cacert.Template{Name: "Test", KeyType: keytype.P384, Lifetime: time.Hour, PathLength: length, Permitted: limits}, cacert.Issuer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := cacert.New(cacert.SuccessorOf(old.Cert, "Test"), first)
+		if err != nil || !below.Cert.MaxPathLenZero {
+			t.Errorf("an intermediate under it: %v", err)
+		}
+		second, err := cacert.New(cacert.SuccessorOf(first.Cert, "Test"), cacert.Issuer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*x509.Certificate{first.Cert, second.Cert} {
+			if c.MaxPathLen != length || keytype.Of(c.PublicKey) != keytype.P384 || !c.PermittedDNSDomainsCritical {
+				t.Errorf("path length %d, want %d; %s", c.MaxPathLen, length, keytype.Of(c.PublicKey))
+			}
+		}
+		extension := func(c *x509.Certificate) []byte {
+			for _, e := range c.Extensions {
+				if e.Id.String() == "2.5.29.30" { // nameConstraints, RFC 5280 §4.2.1.10
+					return e.Value
+				}
+			}
+			return nil
+		}
+		if a, b := extension(first.Cert), extension(second.Cert); len(a) == 0 || !bytes.Equal(a, b) {
+			t.Errorf("name constraints %x, want %x", b, a)
+		}
+	}
+}
+
+// TestConstraints: what a list permits, as crypto/x509 verifies it.
+func TestConstraints(t *testing.T) {
+	names := []string{"artstore.internal", "ingester.artstore.internal", "artstore_admin_module", "localhost", "10.1.2.3", "11.1.2.3", "2001:db8::1", "::1", "spiffe://artstore/ingester", "spiffe://a.artstore/x"}
+	for permit, want := range map[string][]string{
+		"":                                    names,
+		"artstore.internal":                   {"artstore.internal", "ingester.artstore.internal"},
+		"artstore_admin_module localhost ::1": {"artstore_admin_module", "localhost", "::1"},
+		"10.0.0.0/8":                          {"10.1.2.3"},
+		"0.0.0.0/0":                           {"10.1.2.3", "11.1.2.3"},
+		"2001:db8::/32 spiffe://artstore":     {"2001:db8::1", "spiffe://artstore/ingester", "spiffe://a.artstore/x"},
+		"spiffe://.artstore":                  {"spiffe://a.artstore/x"},
+	} {
+		limits, err := cacert.ParseConstraints(strings.Fields(permit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := cacert.New(cacert.Template{Name: "Test", Lifetime: time.Hour, Permitted: limits}, cacert.Issuer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		outside, err := cacert.Outside([]*x509.Certificate{root.Cert}, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(outside, name) })
+		if !slices.Equal(got, want) {
+			t.Errorf("%q permits %q, want %q", permit, got, want)
+		}
+	}
+	for _, text := range []string{"", "*.artstore", ".artstore", "artstore.", "Artstore", "10.0.0.1/8", "spiffe://", "spiffe://artstore/x", "://x", "spiffe://10.0.0.1:80", "fe80::1%eth0", "a@b"} {
+		if c, err := cacert.ParseConstraints([]string{text}); err == nil {
+			t.Errorf("%q is taken as %+v", text, c)
+		}
+	}
+}
+
+// FuzzParseConstraints: a list that is accepted makes a certificate that can be read back.
+func FuzzParseConstraints(f *testing.F) {
+	for _, seed := range []string{"artstore.internal", "10.0.0.0/8", "::/0", "spiffe://artstore", "spiffe://.artstore", "1.2.3.4"} {
+		f.Add(seed)
+	}
+	key, err := keytype.New(keytype.Ed25519)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		limits, err := cacert.ParseConstraints([]string{text})
+		if err != nil {
+			return
+		}
+		if _, err := cacert.New(cacert.Template{Name: "Test", Lifetime: time.Hour, Permitted: limits, Key: key}, cacert.Issuer{}); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
 }
 
 func TestSerial(t *testing.T) {

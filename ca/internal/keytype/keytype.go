@@ -10,6 +10,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"fmt"
+	"slices"
+	"strings"
 
 	"go.step.sm/crypto/keyutil"
 )
@@ -54,23 +56,43 @@ func Of(key crypto.PublicKey) string {
 	return fmt.Sprintf("%T", key)
 }
 
-// New makes a key for a certificate of the authority: P256, which "" means too, Ed25519 or
-// RSA3072. Other kinds are an error: services may have keys of more kinds than the authority
-// signs with.
+// New makes a key for a certificate of the authority, of a kind in [Default]; "" means P256.
+// Other kinds are an error: services may have weaker keys than the authority signs with.
 func New(kind string) (crypto.Signer, error) {
-	kty, crv, size := "EC", "P-256", 0
+	kty, crv, size := "RSA", "", 0
 	switch kind {
 	case "", P256:
+		kty, crv = "EC", "P-256"
+	case P384:
+		kty, crv = "EC", "P-384"
 	case Ed25519:
 		kty, crv = "OKP", "Ed25519"
 	case RSA3072:
-		kty, crv, size = "RSA", "", 3072
+		size = 3072
+	case RSA4096:
+		size = 4096
 	default:
-		return nil, fmt.Errorf("key type %q: want %s, %s or %s", kind, P256, Ed25519, RSA3072)
+		return nil, fmt.Errorf("key type %q: want %s", kind, strings.Join(Default, ", "))
 	}
 	key, err := keyutil.GenerateSigner(kty, crv, size)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
 	return key, nil
+}
+
+// Successor returns the kind of a key that takes the place of one: the same kind if [New] makes
+// it. A root or an intermediate that was made elsewhere may have another one; its place is
+// taken by the nearest kind that is at least as strong, and by P384 where there is none.
+func Successor(key crypto.PublicKey) string {
+	kind := Of(key)
+	switch k, isRSA := key.(*rsa.PublicKey); {
+	case slices.Contains(Default, kind):
+		return kind
+	case isRSA && k.N.BitLen() <= 3072:
+		return RSA3072
+	case isRSA:
+		return RSA4096
+	}
+	return P384
 }

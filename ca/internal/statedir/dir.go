@@ -59,7 +59,11 @@ type Dir struct {
 	Path         string
 	Password     secret.String // decrypts the keys
 	PasswordFile string        // read if Password is empty; "" means secrets/password
-	Plain        bool          // keys are written without encryption
+	// RootPassword decrypts the keys of roots. If it is empty, RootPasswordFile is read,
+	// and if that is empty too, the password of the other keys is used.
+	RootPassword     secret.String
+	RootPasswordFile string
+	Plain            bool // keys are written without encryption
 }
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -132,7 +136,7 @@ func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 // after the certificate alone would leave an issuer that cannot sign. Files that are there
 // already are replaced.
 func (f Dir) WriteIssuer(i cacert.Issuer) error {
-	key, err := f.encodeKey(i.Key)
+	key, err := f.forKeyOf(i.Cert).encodeKey(i.Key)
 	if err != nil {
 		return err
 	}
@@ -165,7 +169,10 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, e
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of %q: %w", cert.Subject.CommonName, err)
 	}
-	key, err := f.decodeKey(data)
+	key, err := f.forKeyOf(cert).decodeKey(data)
+	if errors.Is(err, ErrWrongPassword) && isRoot(cert) && f.RootPassword.IsZero() && f.RootPasswordFile == "" {
+		err = fmt.Errorf("%w, or the root has a password of its own", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", path, err)
 	}
@@ -174,6 +181,18 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, e
 	}
 	return key, nil
 }
+
+// forKeyOf returns f with the password that the key of this certificate has: a root may have
+// one of its own.
+func (f Dir) forKeyOf(cert *x509.Certificate) Dir {
+	if isRoot(cert) && (!f.RootPassword.IsZero() || f.RootPasswordFile != "") {
+		f.Password, f.PasswordFile = f.RootPassword, f.RootPasswordFile
+	}
+	return f
+}
+
+// isRoot reports whether a certificate is self-issued (RFC 5280 §3.2).
+func isRoot(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
 	opts := []pemutil.Options{pemutil.WithPKCS8(true)}

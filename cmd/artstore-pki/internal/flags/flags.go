@@ -31,6 +31,7 @@ const (
 	TokenFile     = "token-file"
 	AuthorityName = "authority-name"
 	PasswordFile  = "password-file"
+	RootPassword  = "root-password-file"
 	Listen        = "listen"
 	ReadyFile     = "ready-file"
 	Lifetime      = "lifetime"
@@ -54,6 +55,8 @@ func Shared(name string) cli.Flag {
 	case PasswordFile:
 		return &cli.StringFlag{Name: PasswordFile,
 			Usage: "`FILE` with the password of the authority's keys; else $" + EnvPassword + ", else secrets/password in the state directory"}
+	case RootPassword:
+		return &cli.StringFlag{Name: RootPassword, Usage: "`FILE` with the password of the root key, if it is another one than that of the other keys"}
 	case CAURL:
 		return &cli.StringFlag{Name: CAURL, EnvVars: []string{EnvCAURL}, Usage: "`URL` of the authority, such as https://ca:9443"}
 	case AuthorityName:
