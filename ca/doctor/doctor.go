@@ -93,6 +93,9 @@ const (
 func Run(ctx context.Context, opt Options) []Diagnosis {
 	d := &doctor{opt: opt, files: statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}}
 	cfg, err := policy.Load(opt.Dir)
+	if errors.Is(err, statedir.ErrWaiting) {
+		err = fmt.Errorf("%w: have it signed by the root, then: artstore-pki init --dir %s --intermediate-cert CHAIN", err, opt.Dir)
+	}
 	if !d.addResult("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
 		return d.out
 	}

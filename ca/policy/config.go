@@ -136,10 +136,14 @@ const (
 )
 
 // Load reads and checks pki.yaml in a state directory. Unknown keys are
-// errors that name line and key. One error lists all faults of the file.
+// errors that name line and key. One error lists all faults of the file. A directory
+// whose intermediate is not signed yet is an error of its own, [setup.ErrWaiting].
 func Load(dir string) (Config, error) {
 	path := statedir.Path(dir, statedir.ConfigFile)
 	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && statedir.Waiting(dir) {
+		return Config{}, fmt.Errorf("%s: %w, which is requested in %s", dir, statedir.ErrWaiting, statedir.Dir{Path: dir}.RequestPath())
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("reading configuration: %w", err)
 	}

@@ -43,6 +43,8 @@ type Options struct {
 	LeafKeyTypes []string
 	// LeafLifetime is the default lifetime in pki.yaml: 24h if 0, 10s at least.
 	LeafLifetime time.Duration
+	// Existing are a root and an intermediate to go on with. The zero value makes both.
+	Existing Existing
 	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of
 	// secrets/. It must not exist, and be no URI.
 	OfflineRoot string
@@ -77,7 +79,7 @@ type Certificate struct {
 
 // Result says what was made.
 type Result struct {
-	// Root is the new root certificate.
+	// Root is the root certificate; nil after [Request].
 	Root *x509.Certificate
 	// RootFingerprint is the SHA-256 of Root in hex, which clients need to enrol.
 	RootFingerprint string

@@ -10,12 +10,15 @@
 //     (TestPublishKilled of package statedir).
 //   - A directory that has anything in it (TestInitEncrypts), and a database with
 //     the record of another authority (TestInitTakesNoRecord), are refused.
+//   - A directory that waits for the certificate of its intermediate is no authority, and a
+//     kill at any point leaves what can be run again (TestRequestKilled).
 //   - What Init writes, ca.Open reads (TestInitWritesEveryOption): the options are
 //     checked as pki.yaml before anything is written (TestInitRefuses).
 package setup
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -39,7 +42,13 @@ import (
 
 // newAuthority is a whole authority in memory, before any of it is written.
 type newAuthority struct {
+	// root and intermediate have their keys, unless Options.Existing has none of the root.
+	// Both are zero if the intermediate is only requested.
 	root, intermediate cacert.Issuer
+	// request is the request for the intermediate in DER (RFC 2986), and requestKey its key.
+	// Both are nil if there is an intermediate.
+	request    []byte
+	requestKey crypto.Signer
 	// public and jwe are the two halves of the enrolment key. jwe is encrypted
 	// (RFC 7516 §7.1, compact form), or the private JWK itself if the keys are plain.
 	public *jose.JSONWebKey
@@ -65,25 +74,35 @@ type newAuthority struct {
 // staging directory, which does not stop the next Init; one that is killed after it
 // may leave the root key in secrets/ instead of in opt.OfflineRoot, or in both. After
 // an error nothing is left.
-func Init(ctx context.Context, opt Options) (_ *Result, err error) {
-	opt = opt.withDefaults()
-	f := statedir.Dir{Password: opt.Password, RootPassword: opt.RootPassword, Plain: opt.PlainKeys}
+func Init(ctx context.Context, opt Options) (*Result, error) {
 	w := &newAuthority{}
+	if err := w.initialise(ctx, opt.withDefaults(), w.makeIssuers); err != nil {
+		return nil, err
+	}
+	return w.result(opt.Dir), nil
+}
+
+// initialise makes everything and writes it. issuers makes the certificates, or the request.
+func (w *newAuthority) initialise(ctx context.Context, opt Options, issuers func(Options) error) (err error) {
+	f := statedir.Dir{Password: opt.Password, RootPassword: opt.RootPassword, Plain: opt.PlainKeys}
 	if f.Password.IsZero() && !f.Plain {
 		if f.Password, err = newPassword(); err != nil {
-			return nil, err
+			return err
 		}
 		w.generated = true
 	}
 	if err := opt.check(); err != nil {
-		return nil, err
+		return err
+	}
+	if err := issuers(opt); err != nil {
+		return err
 	}
 	if err := w.generate(opt, f.Password); err != nil {
-		return nil, err
+		return err
 	}
 	staging, err := statedir.Begin(opt.Dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -92,36 +111,39 @@ func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 	}()
 	f.Path = staging.Dir
 	if err := w.write(ctx, f, opt); err != nil {
-		return nil, err
+		return err
 	}
 	if err := staging.Publish(); err != nil {
-		return nil, err
+		return err
 	}
 	f.Path = opt.Dir
 	// This is the last step because a file at OfflineRoot is never replaced: if a later
 	// step failed, the file would stop the next Init.
 	if opt.OfflineRoot != "" {
-		if err := moveRootKey(f.KeyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot); err != nil {
-			return nil, err
-		}
+		return moveRootKey(f.KeyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot)
 	}
-	res := &Result{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared, Unpermitted: w.unpermitted}
+	return nil
+}
+
+// result says what is in dir now.
+func (w *newAuthority) result(dir string) *Result {
+	res := &Result{Root: w.root.Cert, Provisioner: enrolment, SharedNames: w.shared, Unpermitted: w.unpermitted}
+	if res.Root != nil {
+		res.RootFingerprint = certs.Fingerprint(res.Root)
+	}
 	if w.generated {
-		res.PasswordFile = f.File(statedir.PasswordFile)
+		res.PasswordFile = statedir.Path(dir, statedir.PasswordFile)
 	}
-	return res, nil
+	return res
 }
 
 // Unfinished reports whether the directory has parts of an authority and no pki.yaml.
 // An Init or a restore that was killed may have left it; no authority has run there.
 func Unfinished(dir string) bool { return statedir.Unfinished(dir) }
 
-// generate makes everything that needs no disk: keys, certificates and pki.yaml, and
-// checks the options by reading pki.yaml as Open will.
+// generate makes what needs no disk beside the certificates, and checks the options by
+// reading pki.yaml as Open will.
 func (w *newAuthority) generate(opt Options, password secret.String) (err error) {
-	if err := w.makeIssuers(opt); err != nil {
-		return err
-	}
 	if err := w.makeEnrolmentKey(opt.PlainKeys, password); err != nil {
 		return err
 	}
@@ -138,13 +160,24 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 		return err
 	}
 	w.shared = rules.SharedNames()
+	if w.request != nil { // who signs decides which names are permitted
+		return nil
+	}
 	return w.tryNames(rules)
 }
 
-// makeIssuers makes root and intermediate.
+// makeIssuers makes root and intermediate, or takes those that exist.
 func (w *newAuthority) makeIssuers(opt Options) error {
+	have := opt.Existing
+	if err := have.check(); err != nil {
+		return err
+	}
 	root, err := opt.Root.template(opt.Name)
-	if err == nil {
+	switch {
+	case err != nil:
+	case have.Root != nil:
+		w.root = cacert.Issuer{Cert: have.Root, Key: have.RootKey}
+	default:
 		root.PathLength = opt.RootPathLength
 		w.root, err = cacert.New(root, cacert.Issuer{})
 	}
@@ -152,7 +185,11 @@ func (w *newAuthority) makeIssuers(opt Options) error {
 		return fmt.Errorf("making the root: %w", err)
 	}
 	intermediate, err := opt.Intermediate.template(opt.Name)
-	if err == nil {
+	switch {
+	case err != nil:
+	case have.Intermediate != nil:
+		w.intermediate = cacert.Issuer{Cert: have.Intermediate, Key: have.IntermediateKey}
+	default:
 		w.intermediate, err = cacert.New(intermediate, w.root)
 	}
 	if err != nil {
@@ -228,16 +265,7 @@ func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) e
 	if err := durable.WriteNew(f.JWEPath(enrolment), []byte(w.jwe+"\n"), durable.Private); err != nil {
 		return fmt.Errorf("writing the enrolment key: %w", err)
 	}
-	for _, i := range []cacert.Issuer{w.root, w.intermediate} {
-		if err := f.WriteIssuer(i); err != nil {
-			return err
-		}
-	}
-	if err := crl.WriteRoot(f.Path, w.root); err != nil {
-		return err
-	}
-	roots, intermediates := []*x509.Certificate{w.root.Cert}, []*x509.Certificate{w.intermediate.Cert}
-	if err := errors.Join(f.WriteTrust(roots, intermediates), f.WriteCopies(roots, intermediates)); err != nil {
+	if err := w.writeIssuers(f); err != nil {
 		return err
 	}
 	key, err := f.MakeLogKey()
@@ -250,10 +278,34 @@ func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) e
 	if err := statedir.WriteMarker(f.Path, w.head); err != nil {
 		return err
 	}
-	if err := durable.WriteNew(f.File(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
+	config := f.File(statedir.ConfigFile)
+	if w.request != nil {
+		config = f.RequestedConfig()
+	}
+	if err := durable.WriteNew(config, w.yaml, durable.Public); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil
+}
+
+// writeIssuers writes the certificates, their keys and the list of the root, or the request for
+// the intermediate. Without the key of the root there is no list of the root.
+func (w *newAuthority) writeIssuers(f statedir.Dir) error {
+	if w.request != nil {
+		return f.WriteRequest(w.request, w.requestKey)
+	}
+	if w.root.Key == nil {
+		if err := f.WriteCert(w.root.Cert); err != nil {
+			return err
+		}
+	} else if err := errors.Join(f.WriteIssuer(w.root), crl.WriteRoot(f.Path, w.root)); err != nil {
+		return err
+	}
+	if err := f.WriteIssuer(w.intermediate); err != nil {
+		return err
+	}
+	roots, intermediates := []*x509.Certificate{w.root.Cert}, []*x509.Certificate{w.intermediate.Cert}
+	return errors.Join(f.WriteTrust(roots, intermediates), f.WriteCopies(roots, intermediates))
 }
 
 // moveRootKey writes the key to its place outside before it removes the one inside, so

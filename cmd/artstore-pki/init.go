@@ -1,14 +1,17 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
@@ -29,7 +32,12 @@ func initCommand(u *ui.UI) *cli.Command {
 		Description: `Writes a state directory that "serve" runs from. The keys of root and intermediate are
 encrypted with a password; without one given, a random password is generated and written
 beside them, which is right for development only. A directory that is not empty is refused, and
-a password of less than 8 characters.`,
+a password of less than 8 characters.
+
+A root that somebody else holds signs a request: run init with --intermediate-csr FILE, have FILE
+signed, and run init with --intermediate-cert CHAIN, which has the certificate and then the root.
+An existing root goes on with --root-cert and --root-key, an existing intermediate with
+--intermediate-cert and --intermediate-key; the key of its root may then stay where it is.`,
 		Flags: append([]cli.Flag{
 			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
@@ -40,7 +48,7 @@ a password of less than 8 characters.`,
 			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
 			flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword),
-		}, certificateFlags()...),
+		}, slices.Concat(certificateFlags(), existingFlags())...),
 		Action: u.Action(runInit),
 	}
 }
@@ -59,6 +67,49 @@ func certificateFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "root-permit", Usage: fmt.Sprintf(permit, "root")},
 		&cli.StringSliceFlag{Name: "intermediate-permit", Usage: fmt.Sprintf(permit, "intermediate")},
 	}
+}
+
+// existingFlags say which certificates exist, or will be made elsewhere.
+func existingFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "intermediate-csr", Usage: "request the intermediate from the holder of a root: write the request to `FILE`, and wait for --intermediate-cert"},
+		&cli.StringFlag{Name: "root-cert", Usage: "go on with the root in `FILE`"},
+		&cli.StringFlag{Name: "root-key", Usage: "its key, in `FILE`"},
+		&cli.StringFlag{Name: "intermediate-cert", Usage: "`FILE` with the certificate of the intermediate, and after it that of the root: the answer to --intermediate-csr, or with --intermediate-key an intermediate to go on with"},
+		&cli.StringFlag{Name: "intermediate-key", Usage: "its key, in `FILE`"},
+		&cli.StringFlag{Name: "import-password-file", Usage: "`FILE` with the password of --root-key and --intermediate-key, if they are encrypted"},
+	}
+}
+
+// makeAuthority does what the flags ask for: it makes an authority, requests its intermediate,
+// or finishes one whose intermediate was requested.
+func makeAuthority(u *ui.UI, c *cli.Context, opt setup.Options) (*setup.Result, error) {
+	if file := c.String("intermediate-csr"); file != "" {
+		return setup.Request(c.Context, opt, file)
+	}
+	files := setup.ExistingFiles{
+		Root: c.String("root-cert"), RootKey: c.String("root-key"),
+		Intermediate: c.String("intermediate-cert"), IntermediateKey: c.String("intermediate-key"),
+	}
+	if path := c.String("import-password-file"); path != "" {
+		var err error
+		if files.Password, err = u.ReadSecret(path); err != nil {
+			return nil, fmt.Errorf("reading the password of the keys: %w", err)
+		}
+	}
+	have, err := setup.ReadExisting(files)
+	if err != nil {
+		return nil, err
+	}
+	if have.Intermediate != nil && have.RootKey == nil && have.IntermediateKey == nil {
+		chain := []*x509.Certificate{have.Intermediate}
+		if have.Root != nil {
+			chain = append(chain, have.Root)
+		}
+		return setup.Finish(opt.Dir, chain)
+	}
+	opt.Existing = have
+	return setup.Init(c.Context, opt)
 }
 
 // initOptions reads what the flags say. The error is one of reading a password, or of flags
@@ -80,6 +131,13 @@ func initOptions(u *ui.UI, c *cli.Context) (opt setup.Options, err error) {
 	certificate := func(role string) setup.Certificate {
 		return setup.Certificate{
 			KeyType: c.String(role + "-key-type"), Lifetime: values.DurationOf(c, role+"-lifetime"), Permit: c.StringSlice(role + "-permit"),
+		}
+	}
+	if c.String("intermediate-csr") != "" {
+		for _, name := range []string{"root-cert", "root-key", "intermediate-cert", "intermediate-key"} {
+			if c.String(name) != "" {
+				return opt, ui.UsageErrorf("--intermediate-csr and --%s do not go together: a request comes before certificates", name)
+			}
 		}
 	}
 	if c.Int("root-path-length") == 0 {
@@ -122,31 +180,44 @@ func runInit(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	dir := opt.Dir
-	result, err := setup.Init(c.Context, opt)
+	result, err := makeAuthority(u, c, opt)
 	if err != nil {
 		return hintInit(fmt.Errorf("making the authority in %s: %w", dir, err), dir)
 	}
 	// All lines below go to stderr: init has no data to print.
-	u.Infof("authority made in %s", dir)
-	u.Infof("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	if result.Root == nil {
+		u.Infof("keys and record made in %s; the request for the intermediate is in %s", dir, c.String("intermediate-csr"))
+	} else {
+		u.Infof("authority made in %s", dir)
+		u.Infof("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	}
+	warnOfInit(u, opt, result)
+	switch _, here := os.Stat(filepath.Join(dir, "secrets", result.RootFingerprint+".key")); {
+	case result.Root == nil:
+		u.Infof("next: have it signed, then artstore-pki init --dir %s --intermediate-cert CHAIN", dir)
+		return nil
+	case opt.OfflineRoot != "":
+		u.Infof("the root key is in %s: take it off this machine", opt.OfflineRoot)
+	case here == nil:
+		u.Infof("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
+	}
+	u.Infof("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
+	return nil
+}
+
+// warnOfInit says what the operator has to decide about what init has made.
+func warnOfInit(u *ui.UI, opt setup.Options, result *setup.Result) {
 	if result.PasswordFile != "" {
 		u.Infof("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
 	}
 	if opt.PlainKeys {
-		u.Infof("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
+		u.Infof("warning: the keys are not encrypted; whoever reads %s is this authority", opt.Dir)
 	}
 	// A service that can obtain a name of the authority can pass for it where clients compare
 	// names only. With the default names that is every service, so it is said at once.
 	for _, text := range slices.Concat(result.SharedNames, result.Unpermitted) {
 		u.Infof("warning: %s", text)
 	}
-	if opt.OfflineRoot != "" {
-		u.Infof("the root key is in %s: take it off this machine", opt.OfflineRoot)
-	} else {
-		u.Infof("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
-	}
-	u.Infof("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
-	return nil
 }
 
 // hintInit returns err with advice about the refusals of setup.Init that have an obvious
@@ -157,6 +228,10 @@ func hintInit(err error, dir string) error {
 		return ui.WithHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
 	case errors.Is(err, setup.ErrPassword):
 		return ui.WithHint(err, "without --%s and $%s a password is generated", flags.PasswordFile, flags.EnvPassword)
+	case errors.Is(err, setup.ErrNoRequest):
+		return ui.WithHint(err, "--intermediate-cert without --intermediate-key answers the request of --intermediate-csr")
+	case errors.Is(err, ca.ErrNoPassword):
+		return ui.WithHint(err, "the password of imported keys is read from --import-password-file")
 	case errors.Is(err, durable.ErrNotEmpty):
 		return hints.Unfinished(err, dir)
 	}

@@ -121,7 +121,7 @@ func authorityRules() []Rule {
 		{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net", "golang.org/x/crypto/cryptobyte"}, Why: "which names there are does not depend on who issues them"},
 		{Package: "ca/internal/denial", Why: "a rule that refuses is a word, and needs nothing of who applies it"},
 		{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
-		{Package: "ca/internal/cacert", Own: []string{"ca/internal/keytype", "internal/certs"}, Modules: []string{"go.step.sm/crypto/x509util"}, Why: "how a CA certificate looks does not depend on where it is kept or what it signs"},
+		{Package: "ca/internal/cacert", Own: []string{"ca/internal/keytype", "internal/certs", "internal/pubkey"}, Modules: []string{"go.step.sm/crypto/x509util"}, Why: "how a CA certificate looks does not depend on where it is kept or what it signs"},
 		{Package: "ca/internal/crl", Own: with(leaves, "ca/internal/cacert", "ca/internal/keytype", "ca/internal/statedir", "ca/record", "ca/store"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is revoked is in the record: who revoked it, and who asks for the list, is not its business"},
 		{Package: "ca/internal/auditlog", Own: leaves, Why: "what writes lines for collectors does not decide what is told"},
 		{Package: "ca/internal/throttle", Why: "when work is due does not depend on what the work is"},

@@ -17,7 +17,7 @@ const stagingPrefix = ".artstore-new-"
 
 // manifestFile is in a staging directory while its entries are moved into the target, and
 // names them, one in a line. If the process is killed, the next Begin moves them back by
-// this list, unless pki.yaml was moved, which is the last.
+// this list, unless the last one was moved: pki.yaml, or request/ if there is no pki.yaml yet.
 const manifestFile = ".moving"
 
 // Staging is a state directory that is being made, under a name of its own.
@@ -81,6 +81,9 @@ func takeBack(staging, target string) error {
 	names, err := os.ReadFile(filepath.Join(staging, manifestFile))
 	if err == nil {
 		_, err = os.Lstat(filepath.Join(staging, ConfigFile))
+	}
+	if errors.Is(err, fs.ErrNotExist) && len(names) > 0 {
+		_, err = os.Lstat(filepath.Join(staging, requestDir))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // none was moved, or all were
@@ -146,10 +149,11 @@ func (s *Staging) publish() error {
 	if err := durable.WriteFile(manifest, []byte(names.String()), durable.Private); err != nil {
 		return err
 	}
-	// pki.yaml is moved last: without it a directory is no authority.
+	// pki.yaml is moved last: without it a directory is no authority. A directory that waits for a
+	// certificate has it in request/.
 	for _, last := range []bool{false, true} {
 		for _, e := range entries {
-			if (e.Name() == ConfigFile) != last {
+			if (e.Name() == ConfigFile || e.Name() == requestDir) != last {
 				continue
 			}
 			to := filepath.Join(s.target, e.Name())
@@ -177,7 +181,7 @@ func (s *Staging) Discard() error {
 // Unfinished reports a directory with parts of an authority and no pki.yaml. An
 // init or restore that was killed may have left it.
 func Unfinished(dir string) bool {
-	if _, err := os.Lstat(Path(dir, ConfigFile)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(Path(dir, ConfigFile)); !errors.Is(err, fs.ErrNotExist) || Waiting(dir) {
 		return false
 	}
 	for _, name := range []string{"certs", "secrets"} {

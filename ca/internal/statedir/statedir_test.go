@@ -133,6 +133,21 @@ func TestPublishKilled(t *testing.T) {
 			t.Errorf("after %d moves: %v", moves, err)
 		}
 	}
+	// A directory that waits for a certificate has request/ in place of pki.yaml.
+	for moves := range 3 {
+		dir := t.TempDir()
+		killed := begin(t, dir)
+		if err := errors.Join(os.Mkdir(statedir.Path(killed.Dir, "request"), 0o700), os.Rename(statedir.Path(killed.Dir, statedir.ConfigFile), statedir.Dir{Path: killed.Dir}.RequestedConfig())); err != nil {
+			t.Fatal(err)
+		}
+		killed.KillAfter(moves)
+		if err := killed.Publish(); !errors.Is(err, statedir.ErrKilled) {
+			t.Fatalf("after %d moves: %v", moves, err)
+		}
+		if _, err := statedir.Begin(dir); err != nil || statedir.Waiting(dir) {
+			t.Errorf("after %d moves: %v", moves, err)
+		}
+	}
 	// Somebody else has put something there meanwhile.
 	dir := t.TempDir()
 	killed := begin(t, dir)

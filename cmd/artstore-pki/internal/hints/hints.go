@@ -97,6 +97,8 @@ func StateDir(err error, dir, otherwise string) error {
 		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, os.ErrPermission):
 		return err
+	case errors.Is(config, setup.ErrWaiting):
+		return ui.WithHint(err, "have the request signed by the root, then: artstore-pki init --dir %s --intermediate-cert CHAIN", dir)
 	case setup.Unfinished(dir):
 		return Unfinished(err, dir)
 	case errors.Is(missing, os.ErrNotExist):
@@ -113,6 +115,9 @@ func StateDir(err error, dir, otherwise string) error {
 // or a restore has begun and that was never in use. Any other directory gets no advice here,
 // because it must not be removed.
 func Unfinished(err error, dir string) error {
+	if _, config := policy.Load(dir); errors.Is(config, setup.ErrWaiting) {
+		return StateDir(err, dir, "")
+	}
 	if !setup.Unfinished(dir) {
 		return err
 	}

@@ -1,0 +1,164 @@
+package statedir
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// An intermediate that is signed elsewhere.
+//
+//	request/intermediate.csr   the request, PEM: what the holder of the root signs
+//	request/intermediate.key   its key, as those in secrets/
+//	request/pki.yaml           only before the first certificate: becomes pki.yaml
+//
+// The directory exists while the authority waits for the certificate. The key is written before
+// the request: a request without a key would be signed for nothing.
+const (
+	requestDir    = "request"
+	requestFile   = "request/intermediate.csr"
+	requestConfig = "request/pki.yaml"
+	requestKey    = "request/intermediate.key"
+	typeCSR       = "CERTIFICATE REQUEST" // RFC 7468 §7
+)
+
+var (
+	// ErrWaiting reports a directory that init has made for a root that somebody else holds.
+	ErrWaiting = errors.New("the authority waits for the certificate of its intermediate")
+	// ErrNoRequest reports that no request is open.
+	ErrNoRequest = errors.New("no intermediate was requested")
+)
+
+// Waiting reports whether the directory becomes an authority with the certificate of its
+// intermediate.
+func Waiting(dir string) bool {
+	if _, err := os.Lstat(Path(dir, ConfigFile)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Lstat(Path(dir, requestConfig))
+	return err == nil
+}
+
+// RequestPath is where the request is, while there is one.
+func (f Dir) RequestPath() string { return f.File(requestFile) }
+
+// RequestedConfig is where pki.yaml is before the first certificate.
+func (f Dir) RequestedConfig() string { return f.File(requestConfig) }
+
+// WriteRequest stores a request (DER) and its key.
+func (f Dir) WriteRequest(der []byte, key crypto.Signer) error {
+	data, err := f.encodeKey(key)
+	if err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(f.File(requestDir)); err != nil {
+		return fmt.Errorf("making a directory: %w", err)
+	}
+	if err := durable.WriteFile(f.File(requestKey), data, durable.Private); err != nil {
+		return fmt.Errorf("writing the key of the request: %w", err)
+	}
+	if err := durable.WriteFile(f.RequestPath(), pem.EncodeToMemory(&pem.Block{Type: typeCSR, Bytes: der}), durable.Public); err != nil {
+		return fmt.Errorf("writing the request: %w", err)
+	}
+	return nil
+}
+
+// ReadRequest returns the open request as text (PEM) and parsed. [ErrNoRequest] means that there
+// is none.
+func (f Dir) ReadRequest() (text []byte, csr *x509.CertificateRequest, err error) {
+	path := f.RequestPath()
+	text, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, ErrNoRequest
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the request: %w", err)
+	}
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != typeCSR || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, nil, fmt.Errorf("reading the request %s: it is none", path)
+	}
+	if csr, err = x509.ParseCertificateRequest(block.Bytes); err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the request %s: %w", path, err)
+	}
+	return text, csr, nil
+}
+
+// AdoptRequest stores the certificate that answers the request, and the key beside it. No
+// password is needed, because the key stays as it is. The request stays open until
+// [Dir.DropRequest], so a caller that is killed before current.json can begin again. The
+// caller has compared the certificate with the request.
+func (f Dir) AdoptRequest(cert *x509.Certificate) error {
+	key, err := os.ReadFile(f.File(requestKey))
+	if err != nil {
+		return fmt.Errorf("reading the key of the request: %w", err)
+	}
+	if err := durable.WriteFile(f.KeyPath(certs.Fingerprint(cert)), key, durable.Private); err != nil {
+		return fmt.Errorf("writing key: %w", err)
+	}
+	return f.WriteCert(cert)
+}
+
+// DropRequest removes the request with its key. Without one it does nothing.
+func (f Dir) DropRequest() error {
+	if err := os.RemoveAll(f.File(requestDir)); err != nil {
+		return fmt.Errorf("removing the request: %w", err)
+	}
+	return nil
+}
+
+// FinishRequest makes a directory that waits an authority: current.json and all that it names
+// are written already. A process that is killed after the rename has left an authority with
+// a request that is answered, which the next call of DropRequest removes.
+func (f Dir) FinishRequest() error {
+	if err := os.Rename(f.RequestedConfig(), f.File(ConfigFile)); err != nil {
+		return fmt.Errorf("moving the configuration into place: %w", err)
+	}
+	if err := durable.SyncDir(f.Path); err != nil {
+		return fmt.Errorf("moving the configuration into place: %w", err)
+	}
+	return f.DropRequest()
+}
+
+// ImportKey reads a private key of another program: PEM in PKCS #8, SEC 1 or PKCS #1, encrypted
+// with the password of f or not. The directory has no part in it. No error has a part of the file in it.
+func (f Dir) ImportKey(path string) (key crypto.Signer, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a key: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	switch encrypted := block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != ""); {
+	case !encrypted:
+		key, err = pemfile.PrivateKey(data)
+	case f.Password.IsZero():
+		err = ErrNoPassword
+	default:
+		key, err = f.decodeKey(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// WriteCert stores a CA certificate whose key is not in the directory, or is there already.
+func (f Dir) WriteCert(c *x509.Certificate) error {
+	path := f.File("certs/" + certs.Fingerprint(c) + ".crt")
+	if err := durable.WriteFile(path, pemfile.EncodeCertificates([]*x509.Certificate{c}), durable.Public); err != nil {
+		return fmt.Errorf("writing certificate: %w", err)
+	}
+	return nil
+}
