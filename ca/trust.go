@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -302,8 +303,19 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 	if err != nil {
 		return err
 	}
+	lists, err := a.signLists(p, rows)
+	if err != nil {
+		return err
+	}
 	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Event: p.event(by)}); err != nil {
 		return err
+	}
+	// A list is written after the commit: a step that the record has refused must not revoke.
+	// After a crash in between the list comes from the record (statedir.Dir.Fetch).
+	for i, root := range p.lists {
+		if err := crl.StoreRoot(a.files.Path, root.Cert, lists[i]); err != nil {
+			return err
+		}
 	}
 	if err := a.files.WriteDocument(p.doc); err != nil {
 		return err
@@ -319,16 +331,39 @@ func (p *plan) event(by string) record.Event {
 	return record.Event{Caller: by, Detail: clip(detail)}
 }
 
-// writeIssuers writes new certificates, keys and lists to the directory, and returns their
-// rows for the record.
+// signLists signs the lists of p.lists, in their order, and puts each into the row of its root.
+func (a *Authority) signLists(p *plan, rows []truststore.Row) (lists []*crl.List, err error) {
+	for _, root := range p.lists {
+		list, err := crl.SignRoot(a.files.Path, root, p.revokedUnder(root.Cert))
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, list)
+		i := slices.IndexFunc(rows, func(r truststore.Row) bool { return r.Fingerprint == certs.Fingerprint(root.Cert) })
+		rows[i].CRL = list.DER() // writeIssuers has made a row for each root of p.lists
+	}
+	return lists, nil
+}
+
+// revokedUnder returns the intermediates that the list of a root has to name. Those that are
+// not in use any more are on the list before.
+func (p *plan) revokedUnder(root *x509.Certificate) (out []crl.Revoked) {
+	for _, fp := range slices.Sorted(maps.Keys(p.doc.Revoked)) {
+		if c := p.find[fp]; c != nil && c.CheckSignatureFrom(root) == nil {
+			out = append(out, crl.Revoked{Serial: c.SerialNumber, At: p.doc.Revoked[fp], Reason: reasonCACompromise})
+		}
+	}
+	return out
+}
+
+// reasonCACompromise is the reason of the entry of an intermediate (RFC 5280 §5.3.1).
+const reasonCACompromise = 2
+
+// writeIssuers writes new certificates and keys to the directory, and returns their rows for
+// the record, and those of the roots whose lists are signed.
 func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
 	for _, i := range p.fresh {
 		if err := a.files.WriteIssuer(i); err != nil {
-			return nil, err
-		}
-	}
-	for _, root := range p.lists {
-		if err := crl.WriteRoot(a.files.Path, root); err != nil {
 			return nil, err
 		}
 	}

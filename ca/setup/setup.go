@@ -298,7 +298,7 @@ func (w *newAuthority) writeIssuers(f statedir.Dir) error {
 		if err := f.WriteCert(w.root.Cert); err != nil {
 			return err
 		}
-	} else if err := errors.Join(f.WriteIssuer(w.root), crl.WriteRoot(f.Path, w.root)); err != nil {
+	} else if err := errors.Join(f.WriteIssuer(w.root), crl.WriteRoot(f.Path, w.root, nil)); err != nil {
 		return err
 	}
 	if err := f.WriteIssuer(w.intermediate); err != nil {

@@ -14,5 +14,6 @@
 //   - A revocation that is in no list yet because signing failed is in the next one
 //     (TestListsAfterAFailure).
 //   - An entry leaves a list only after its certificate has expired
-//     (TestCRLIsTheStandardLibrarys).
+//     (TestCRLIsTheStandardLibrarys). An entry of the list of a root never does
+//     (TestRootListGrows).
 package crl

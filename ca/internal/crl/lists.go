@@ -15,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/internal/wallclock"
 )
@@ -39,6 +40,10 @@ type List struct {
 	entries int
 	made    time.Time
 	pem     func() []byte // returns the cached PEM; nil for a short list, which is encoded each time
+
+	// Only for the list of a root:
+	parsed *x509.RevocationList
+	issuer revocation.Issuer
 }
 
 // DER is the list as it was signed. Read only.

@@ -28,14 +28,15 @@ type parsedList struct {
 	list   *x509.RevocationList
 }
 
-// Refresh takes the list of each intermediate from get, drops lists of expired and
-// removed issuers, and reports whether any list changed. An error is about some of
-// the lists; the others are refreshed all the same.
-func (l *Parsed) Refresh(get func(issuing *x509.Certificate) (*List, error), intermediates, roots []*x509.Certificate) (changed bool, err error) {
+// Refresh takes the list of each issuer, an intermediate or a root, from get, which returns
+// nil for an issuer without one. It drops lists of expired and removed issuers, and reports
+// whether any list changed. An error is about some of the lists; the others are refreshed
+// all the same.
+func (l *Parsed) Refresh(get func(issuing *x509.Certificate) (*List, error), issuers, roots []*x509.Certificate) (changed bool, err error) {
 	l.Spent = 0
-	for _, issuing := range intermediates {
+	for _, issuing := range issuers {
 		c, one := get(issuing)
-		if one == nil {
+		if one == nil && c != nil {
 			var now bool
 			now, one = l.take(issuing, c)
 			changed = changed || now
