@@ -117,7 +117,7 @@ type state struct {
 	smallstep     *authority.Authority
 	acme          *acmesrv.Server
 	enrolmentKeys map[string]enrolkey.Key // enrolment keys for tokens of enrollers, by the service that they are for
-	rootLists     map[string]*crl.List    // by subject key id, see crl.WriteRoot
+	rootLists     crl.RootLists           // which name revoked intermediates
 	limits        *limits                 // of the state before, if the configured rates are the same
 	superseded    chan struct{}           // closed when a newer state has been published
 }
@@ -342,6 +342,9 @@ func (a *Authority) Ready(ctx context.Context) error {
 			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, validity.Stamp(c.NotAfter))
 		}
 	}
+	if at := st.rootLists.RevokedAt(issuing); !at.IsZero() {
+		return fmt.Errorf("the issuer %q was revoked at %s", issuing.Subject.CommonName, validity.Stamp(at))
+	}
 	for _, c := range st.intermediates { // which makes the lists that are due, also when nobody asks for them
 		if _, err := a.currentCRL(ctx, st, c, false); err != nil {
 			return err
@@ -350,7 +353,7 @@ func (a *Authority) Ready(ctx context.Context) error {
 	return a.record.Ready(ctx)
 }
 
-// currentCRL returns the revocation list of an issuer (RFC 5280 §5), see
+// currentCRL returns the revocation list of an intermediate (RFC 5280 §5), see
 // [crl.Lists.Get]. The key of intermediates[0] is open already; that of a retired issuer
 // is read from the disk.
 func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Certificate, exact bool) (*crl.List, error) {

@@ -101,6 +101,9 @@ const (
 	actTrust  action = "change the trust"
 	actOrder  action = "order a renewal"
 	actWatch  action = "watch"
+
+	// actAuthenticate is for denials before the request is known.
+	actAuthenticate action = "authenticate"
 )
 
 // accessRequest is what a caller asks for.

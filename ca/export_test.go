@@ -112,6 +112,14 @@ func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) e
 	return err
 }
 
+// Retire drops all intermediates but the issuing one, as if their last leaves had expired.
+func (a *Authority) Retire() error {
+	return a.update(a.life, func(next *state) error {
+		next.intermediates = next.intermediates[:1]
+		return nil
+	})
+}
+
 // HandOutAgain returns the certificate for a spent token again.
 func (a *Authority) HandOutAgain(ctx context.Context, entry record.Certificate) error {
 	_, err := a.returnEarlier(ctx, verifiedRequest{caller: caller{kind: callerToken, name: "token", service: entry.Service}, action: actSign}, entry)

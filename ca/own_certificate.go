@@ -118,7 +118,7 @@ func (st *state) ownBasis() basis {
 // look brings certificate, roots and lists up to date, and yields them if one has changed
 // or if yield has failed before.
 func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity) error) error {
-	changed, err := w.lists.Refresh(func(c *x509.Certificate) (*crl.List, error) { return w.a.currentCRL(ctx, st, c, true) }, st.intermediates, st.roots)
+	changed, err := w.lists.Refresh(func(c *x509.Certificate) (*crl.List, error) { return w.a.listOf(ctx, st, c) }, st.issuers(), st.roots)
 	w.spent = w.lists.Spent
 	if err != nil {
 		// The other lists were read, and the old ones go on: the certificate is renewed anyway.

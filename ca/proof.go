@@ -164,7 +164,8 @@ func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) err
 }
 
 // verifyChain verifies as a handshake would that the chain ends at a current root
-// (RFC 5280 §6). at is now, or the end of a certificate that has expired.
+// (RFC 5280 §6) and that its intermediate is not revoked. at is now, or the end of a
+// certificate that has expired.
 func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, at time.Time) error {
 	chain, err := x509.ParseCertificates(entry.Chain)
 	if err != nil {
@@ -174,10 +175,11 @@ func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, a
 		Roots: certs.Pool(st.roots...), Intermediates: certs.Pool(chain...),
 		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
-	if _, err := leaf.Verify(opts); err != nil {
+	chains, err := leaf.Verify(opts)
+	if err != nil {
 		return denial.New(denial.Root, "the certificate does not chain to a root of today: enrol again")
 	}
-	return nil
+	return st.checkIssuers(chains)
 }
 
 // signedPart returns a hash of header and payload, by which a token is spent: tokens of

@@ -132,7 +132,7 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
 	var lists []*crl.List
 	for _, c := range st.roots {
-		if l := st.rootLists[cacert.KeyID(c)]; l != nil {
+		if l := st.rootLists.Of(c); l != nil {
 			lists = append(lists, l)
 		}
 	}

@@ -63,7 +63,7 @@ func TestRevokedLists(t *testing.T) {
 	cl := newClient(t, c, nil)
 	cert := enrol(t, c, "storage", "storage")
 	lists, _, tag := revokedLists(t, cl, "")
-	if len(lists) != 1 || len(lists[0].RevokedCertificateEntries) != 0 || tag == "" {
+	if len(lists) != 2 || len(lists[0].RevokedCertificateEntries) != 0 || tag == "" { // of the intermediate and of the root
 		t.Fatalf("%d lists, tag %q", len(lists), tag)
 	}
 	for _, known := range []string{tag, "W/" + tag, `"x", ` + tag, "*"} {
@@ -80,7 +80,7 @@ func TestRevokedLists(t *testing.T) {
 	}
 	c.RotateIntermediate(t)
 	lists, _, _ = revokedLists(t, cl, changed)
-	if len(lists) != 2 || len(lists[0].RevokedCertificateEntries) != 0 || len(lists[1].RevokedCertificateEntries) != 1 {
+	if len(lists) != 3 || len(lists[0].RevokedCertificateEntries) != 0 || len(lists[1].RevokedCertificateEntries) != 1 {
 		t.Errorf("after a rotation: %d lists", len(lists))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,17 +128,56 @@ type revokedAnswer struct {
 	body []byte
 }
 
+// issuers returns the certificates whose lists are served: the intermediates, the issuing one
+// first, and then the roots.
+func (st *state) issuers() []*x509.Certificate { return slices.Concat(st.intermediates, st.roots) }
+
+// listOf returns the list of one of the issuers, with all revocations that are committed. A
+// root that was made before there were such lists has none, which is nil.
+func (a *Authority) listOf(ctx context.Context, st *state, issuer *x509.Certificate) (*crl.List, error) {
+	if slices.ContainsFunc(st.roots, issuer.Equal) {
+		return st.rootLists.Of(issuer), nil
+	}
+	return a.currentCRL(ctx, st, issuer, true)
+}
+
+// servedLists are the lists that GET /revoked answers with.
+type servedLists struct {
+	issuers []*x509.Certificate
+	lists   []*crl.List // one of each issuer
+	tag     string      // names the lists and their issuers; the ETag without its quotes
+}
+
+func (a *Authority) servedLists(ctx context.Context, st *state) (s servedLists, err error) {
+	all := sha256.New()
+	for _, issuer := range st.issuers() {
+		list, err := a.listOf(ctx, st, issuer)
+		if err != nil {
+			return s, err
+		}
+		if list == nil {
+			continue
+		}
+		s.issuers, s.lists = append(s.issuers, issuer), append(s.lists, list)
+		_, _ = all.Write(issuer.Raw) // a hash does not fail
+		sum := list.Sum()
+		_, _ = all.Write(sum[:])
+	}
+	s.tag = hex.EncodeToString(all.Sum(nil)[:16])
+	return s, nil
+}
+
 // getRevoked answers GET /revoked with the list of each intermediate that has unexpired
-// leaves, by which every service refuses revoked certificates. The lists have all
-// revocations that are committed. With If-None-Match an unchanged answer has no body, so
+// leaves and of each root of the bundle. By the former, every service refuses revoked
+// certificates; by the latter, whatever a revoked intermediate has signed. The lists have
+// all revocations that are committed. With If-None-Match an unchanged answer has no body, so
 // many services can ask often (docs/design/0012-revocation-at-scale.md).
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
-	st := a.state.Load()
-	tag, lists, err := a.revokedLists(r.Context(), st)
+	served, err := a.servedLists(r.Context(), a.state.Load())
 	if err != nil {
 		return err
 	}
-	tag = `"` + tag + `"`
+	tag := `"` + served.tag + `"`
 	w.Header().Set("ETag", tag)
 	if matches(r.Header.Get("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -145,7 +185,7 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	}
 	known := a.revoked.Load()
 	if known == nil || known.tag != tag {
-		if known, err = encodeRevoked(tag, st.intermediates, lists); err != nil {
+		if known, err = encodeRevoked(tag, served); err != nil {
 			return err
 		}
 		a.revoked.Store(known)
@@ -155,27 +195,10 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// revokedLists returns the lists of GET /revoked, one for each intermediate, and their
-// tag: the ETag without its quotes.
-func (a *Authority) revokedLists(ctx context.Context, st *state) (tag string, lists []*crl.List, err error) {
-	all := sha256.New()
-	for _, c := range st.intermediates {
-		list, err := a.currentCRL(ctx, st, c, true)
-		if err != nil {
-			return "", nil, err
-		}
-		_, _ = all.Write(c.Raw) // a hash does not fail
-		sum := list.Sum()
-		_, _ = all.Write(sum[:])
-		lists = append(lists, list)
-	}
-	return hex.EncodeToString(all.Sum(nil)[:16]), lists, nil
-}
-
-func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl.List) (*revokedAnswer, error) {
-	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(lists))}
-	for i, l := range lists {
-		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(issuers[i]), CRL: string(l.PEM())}
+func encodeRevoked(tag string, served servedLists) (*revokedAnswer, error) {
+	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(served.lists))}
+	for i, l := range served.lists {
+		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(served.issuers[i]), CRL: string(l.PEM())}
 	}
 	body, err := json.Marshal(resp)
 	return &revokedAnswer{tag, body}, err

@@ -64,9 +64,10 @@ type claims struct {
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the request that the token is bound to, or empty
 	} `json:"cnf"`
-	Actor       *actor            `json:"act"` // the enroller that asked for the token, or nil
-	kid         string            // RFC 7515 §4.1.4
-	certificate *x509.Certificate // whose key has signed the token; nil if an enrolment key has
+	Actor       *actor                `json:"act"` // the enroller that asked for the token, or nil
+	kid         string                // RFC 7515 §4.1.4
+	certificate *x509.Certificate     // whose key has signed the token; nil if an enrolment key has
+	chains      [][]*x509.Certificate // verified ones of certificate
 }
 
 // verifyToken checks signature, issuer, audience and times of a token (RFC 7519 §4.1) for
@@ -129,9 +130,10 @@ func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.H
 		return nil, "", denial.Unauthorized("the token is not a signed JWT")
 	}
 	if i := slices.IndexFunc(st.rules.X5Cs, func(p policy.X5C) bool { return p.Name == who.Issuer }); i >= 0 {
-		if c.certificate, err = tokenCertificate(st.rules.X5Cs[i], head); err != nil {
+		if c.chains, err = tokenChains(st.rules.X5Cs[i], head); err != nil {
 			return nil, "", denial.Unauthorized("the token was refused: %v", err)
 		}
+		c.certificate = c.chains[0][0]
 		return c.certificate.PublicKey, who.Issuer, nil
 	}
 	for _, p := range st.rules.JWKs {
@@ -277,7 +279,8 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 
 // verifyPeer authenticates a client by the certificate of its connection, and returns the
 // entry of the certificate. A chain to our roots is not enough: the record must have the
-// same bytes, or somebody else has used the key of an intermediate.
+// same bytes, or somebody else has used the key of an intermediate. If the intermediate is
+// revoked, no certificate that it signed counts, and the denial is recorded.
 func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry record.Certificate, err error) {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
 		return c, entry, denial.Unauthorized("this needs a client certificate of this authority")
@@ -290,7 +293,19 @@ func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
 		return c, entry, denial.Unauthorized("the client certificate expired at %s", validity.Stamp(cert.NotAfter))
 	}
-	return callerOf(entry), entry, nil
+	c = callerOf(entry)
+	return c, entry, a.recordDenial(ctx, c, accessRequest{action: actAuthenticate}, a.state.Load().checkIssuers(conn.VerifiedChains))
+}
+
+// checkIssuers denies a certificate whose intermediate is on the list of its root: the key
+// of such an intermediate is in the wrong hands, and the record cannot tell which of its
+// certificates were made before. chains are the verified ones, leaf first.
+func (st *state) checkIssuers(chains [][]*x509.Certificate) error {
+	c := st.rootLists.Blocking(chains)
+	if c == nil {
+		return nil
+	}
+	return denial.New(denial.IssuerRevoked, "the issuer %q of the certificate is revoked: enrol again with a new token", c.Subject.CommonName)
 }
 
 // lookUp returns the entry of a certificate, by its serial. A certificate that is not in

@@ -131,7 +131,7 @@ func (p *publisher) publish(ctx context.Context, a *Authority, st *state) error 
 	if p.from == st && p.changes == changes && now.Sub(p.made) < recomputeEvery && !now.Before(p.made) {
 		return nil
 	}
-	tag, _, err := a.revokedLists(ctx, st)
+	served, err := a.servedLists(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (p *publisher) publish(ctx context.Context, a *Authority, st *state) error 
 	if err := a.sweepRenewals(ctx, orders); err != nil { // what is left is told all the same
 		a.logger.WarnContext(ctx, "orders to renew not swept", "err", err)
 	}
-	next := watch.Values{Trust: st.digest, Lists: tag}
+	next := watch.Values{Trust: st.digest, Lists: served.tag}
 	for _, o := range orders {
 		next.Orders = append(next.Orders, watch.Order{ID: o.ID, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
 	}

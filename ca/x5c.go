@@ -22,10 +22,10 @@ import (
 // that certificate lives. If this authority has issued the certificate, the new one
 // belongs to its lineage, so that one revocation ends both.
 
-// tokenCertificate returns the certificate in the header of a token, after it was verified
-// to a root of the provisioner and its key usage was checked (RFC 5280 §4.2.1.3). The
-// caller checks the signature of the token.
-func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, error) {
+// tokenChains returns the chains of the certificate in the header of a token, leaf first,
+// after they were verified to a root of the provisioner and the key usage was checked
+// (RFC 5280 §4.2.1.3). The caller checks the signature of the token.
+func tokenChains(p policy.X5C, head joseheader.Header) ([][]*x509.Certificate, error) {
 	chain, err := head.Certificates("x5c", joseheader.MaxChain)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, 
 	if !descends(chain, p.Roots) {
 		return nil, errors.New("its certificate does not chain to a root of its provisioner")
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{
+	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots: certs.Pool(p.Roots...), Intermediates: certs.Pool(chain[1:]...), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil { // dates, usages or name constraints
@@ -43,7 +43,7 @@ func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, 
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return nil, errors.New("its certificate is not for signatures")
 	}
-	return leaf, nil
+	return chains, nil
 }
 
 // descends reports whether the signatures of a chain, leaf first, lead from one of the
@@ -74,7 +74,7 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 	}
 	v.proof = validity.Proof{End: c.certificate.NotAfter, What: "the certificate of the token", Remedy: "sign a token with a newer one"}
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeX5C, Name: c.Issuer}
-	entry, err := a.lookUpIssued(ctx, st, c.certificate)
+	entry, err := a.lookUpIssued(ctx, st, c)
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,9 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 	if entry != nil {
 		v.previous, who = entry, entry.Service
 		v.caller.service, v.caller.credentials = entry.Service, lineageCredentials(*entry)
+	}
+	if err := st.checkIssuers(c.chains); err != nil {
+		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
 	if err := a.validateKey(c.certificate.PublicKey); err != nil { // others know such a key, so anybody can have signed the token
 		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.SoundPublicKey, "the key of the certificate of the token: %v", err))
@@ -96,19 +99,26 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 	return nil
 }
 
-// lookUpIssued returns the entry of a certificate that this authority has issued, and nil
-// for one of another authority. A certificate that our issuers have signed and that is not
-// in the record is refused: somebody has used a stolen key.
-func (a *Authority) lookUpIssued(ctx context.Context, st *state, cert *x509.Certificate) (*record.Certificate, error) {
-	entry, err := a.lookUp(ctx, cert)
+// lookUpIssued returns the entry of the certificate of a token if this authority has issued
+// it, and nil for one of another authority. A certificate that ends at one of our roots and
+// is not in the record is refused: somebody has used a stolen key. That may be the key of
+// an intermediate that is not in use any more.
+func (a *Authority) lookUpIssued(ctx context.Context, st *state, c *claims) (*record.Certificate, error) {
+	entry, err := a.lookUp(ctx, c.certificate)
 	if err == nil {
 		return &entry, nil
 	}
 	if _, wrong := errors.AsType[*denial.RequestError](err); !wrong {
 		return nil, err
 	}
-	for _, i := range slices.Concat(st.intermediates, st.roots) {
-		if cert.CheckSignatureFrom(i) == nil {
+	ours := slices.Concat(st.intermediates, st.roots)
+	for _, i := range ours {
+		if c.certificate.CheckSignatureFrom(i) == nil {
+			return nil, err
+		}
+	}
+	for _, chain := range c.chains {
+		if slices.ContainsFunc(ours, chain[len(chain)-1].Equal) {
 			return nil, err
 		}
 	}
@@ -141,6 +151,9 @@ func (a *Authority) authenticateHolder(ctx context.Context, c *claims) (caller, 
 	}
 	out := callerOf(entry)
 	out.kind, out.name = callerX5C, "x5c "+c.Issuer+"/"+entry.Service+"/"+entry.Serial
+	if err := a.state.Load().checkIssuers(c.chains); err != nil {
+		return out, a.recordDenial(ctx, out, accessRequest{action: actRevoke}, err)
+	}
 	if serial, err := certs.ParseSerial(c.Subject); err != nil || serial != entry.Serial {
 		return out, a.recordDenial(ctx, out, accessRequest{action: actRevoke}, denial.New(denial.Self, "%s may revoke certificate %s only", out.name, certs.HexSerial(entry.Serial)))
 	}

@@ -271,6 +271,24 @@ func (c *CA) Revoke(t testing.TB, serial string) {
 	}
 }
 
+// RevokeIntermediate names an intermediate on the list of its root, as after a theft of its
+// key, and cuts off all services that have certificates of it. It must not be the one that
+// issues.
+func (c *CA) RevokeIntermediate(t testing.TB, intermediate *x509.Certificate) {
+	t.Helper()
+	change := stepapi.TrustChange{Step: stepapi.StepRevokeIntermediate, Certificate: certs.Fingerprint(intermediate)}
+	_, err := c.Authority.ChangeTrust(t.Context(), "test", change)
+	if cut, ok := errors.AsType[*ca.CutOffError](err); ok {
+		for _, h := range cut.Holders {
+			change.Accept = append(change.Accept, h.Service)
+		}
+		_, err = c.Authority.ChangeTrust(t.Context(), "test", change)
+	}
+	if err != nil {
+		t.Fatalf("revoking the intermediate %q: %v", intermediate.Subject.CommonName, err)
+	}
+}
+
 func (c *CA) token(t testing.TB, opt ca.TokenOptions) secret.String {
 	t.Helper()
 	token, err := ca.StateDir(c.Dir).NewToken(t.Context(), opt)

@@ -158,7 +158,8 @@ type RootsResponse struct {
 }
 
 // RevokedResponse answers GET /revoked: one list per intermediate whose leaves
-// may still be valid. The answer carries an ETag.
+// may still be valid, and one per root, which names revoked intermediates. The answer
+// carries an ETag.
 type RevokedResponse struct {
 	Lists []RevokedList `json:"lists"`
 }

@@ -19,6 +19,7 @@ const (
 	Lifetime       Rule = "lifetime"
 	Token          Rule = "token used once"
 	Revoked        Rule = "lineage not revoked"
+	IssuerRevoked  Rule = "issuer not revoked" // by the list of its root
 	Self           Rule = "revokes only itself"
 	Request        Rule = "request equals token"
 	Issuer         Rule = "within the issuer's life"
@@ -52,7 +53,7 @@ func (e *Error) Error() string { return e.Text + " (rule: " + string(e.Rule) + "
 func New(rule Rule, format string, args ...any) error {
 	status := http.StatusForbidden
 	switch rule {
-	case Token, Revoked, Grace, Root:
+	case Token, Revoked, IssuerRevoked, Grace, Root:
 		status = http.StatusUnauthorized
 	}
 	return &Error{status, rule, fmt.Sprintf(format, args...)}
