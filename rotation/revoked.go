@@ -248,10 +248,14 @@ func (r *revocations) check(chains [][]*x509.Certificate) error {
 	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, certs.Serial(c), strings.Join(certs.Names(c), " "))
 }
 
-// oldest returns the earliest thisUpdate (RFC 5280 §5.1.2.4) of the lists, zero without
-// lists.
+// oldest returns the earliest thisUpdate (RFC 5280 §5.1.2.4) of the lists of intermediates,
+// zero without them. The list of a root is signed anew only when it changes, so its age says
+// nothing.
 func (r *revocations) oldest() (at time.Time) {
 	for _, l := range r.lists {
+		if bytes.Equal(l.issuer.RawIssuer, l.issuer.RawSubject) {
+			continue
+		}
 		if at.IsZero() || l.edition.ThisUpdate.Before(at) {
 			at = l.edition.ThisUpdate
 		}

@@ -215,7 +215,7 @@ func TestOutagesOfRealAuthority(t *testing.T) {
 			t.Errorf("not renewed within the grace: %+v", src.Status())
 		}
 		time.Sleep(20 * time.Minute) // looks come within 66 minutes, as ever
-		if st := src.Status(); st.RevokedLists != 1 || st.RevokedFailures+st.RenewalFailures != 0 {
+		if st := src.Status(); st.RevokedLists != 2 || st.RevokedFailures+st.RenewalFailures != 0 {
 			t.Errorf("status %+v", st)
 		}
 	})

@@ -232,7 +232,7 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 		}
 	}
 	id, addr := start()
-	await(id, "a list", func(st status.Identity) bool { return st.RevokedLists == 1 })
+	await(id, "the lists of intermediate and root", func(st status.Identity) bool { return st.RevokedLists == 2 })
 	if !admitted(addr) {
 		t.Fatal("a good peer is refused")
 	}

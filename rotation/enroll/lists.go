@@ -151,9 +151,13 @@ func (ls lists) serials() (n int) {
 	return n
 }
 
-// oldest returns the earliest ThisUpdate of the lists; zero without lists.
+// oldest returns the earliest ThisUpdate of the lists of intermediates; zero without them. The
+// list of a root is signed anew only when it changes, so its age says nothing.
 func (ls lists) oldest() (at time.Time) {
 	for _, l := range ls {
+		if bytes.Equal(l.issuer.RawIssuer, l.issuer.RawSubject) {
+			continue
+		}
 		if at.IsZero() || l.ThisUpdate.Before(at) {
 			at = l.ThisUpdate
 		}

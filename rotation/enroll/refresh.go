@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -103,10 +104,23 @@ func (a *agent) changeLists(ctx context.Context, got fetchedLists, now time.Time
 		return true, err
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
+	a.renewRevoked(ctx, now)
 	if lost { // an operator must act: the authority may have lost its record
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's lists no longer name revoked certificates, which stay refused here", slog.Int("serials", i.kept.Len()))
 	}
 	return true, nil
+}
+
+// renewRevoked plans a renewal soon if the lists name the certificate in effect or its issuer:
+// peers refuse it, and only an enrolment token may help. The moment is random, because the
+// certificates of a whole fleet may be revoked at once.
+func (a *agent) renewRevoked(ctx context.Context, now time.Time) {
+	c := a.cur.revokedInChain()
+	if c == nil || a.leaf.running || a.leaf.failures > 0 {
+		return
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "own certificate or its issuer is revoked, renewing", append(logAttrs(a.cur, nil), slog.String("revoked", certs.Serial(c)))...)
+	a.leaf.schedule(now, now.Add(time.Duration(a.random()*float64(tick(a.life())))))
 }
 
 // republish publishes i, which has the certificate in effect with another bundle or other

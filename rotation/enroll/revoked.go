@@ -183,6 +183,24 @@ func readList(wire stepapi.RevokedList) (signedList, error) {
 	return newSignedList(withoutUnread(l), issuer[0])
 }
 
+// revokedInChain returns the first certificate of the own chain that the lists of i or the kept
+// entries name, nil if there is none.
+func (i *identity) revokedInChain() *x509.Certificate {
+	for n, c := range i.chain {
+		for _, issuer := range slices.Concat(i.chain[n+1:], i.roots) {
+			if bytes.Equal(issuer.RawSubject, c.RawIssuer) && i.refuses(revocation.IssuerOf(issuer), string(c.SerialNumber.Bytes())) {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// refuses reports whether the lists of i or the kept entries name a certificate.
+func (i *identity) refuses(issuer revocation.Issuer, serial string) bool {
+	return i.kept.Names(issuer, serial) || i.lists.hasRevoked(issuer, new(big.Int).SetBytes([]byte(serial)))
+}
+
 // checkRevoked returns an error if the lists in effect here revoke the certificate of a
 // server, or one of its issuers.
 func (s *Source) checkRevoked(chains [][]*x509.Certificate) error {
@@ -190,9 +208,7 @@ func (s *Source) checkRevoked(chains [][]*x509.Certificate) error {
 	if i == nil {
 		return nil
 	}
-	c := revocation.Blocking(chains, func(issuer revocation.Issuer, serial string) bool {
-		return i.kept.Names(issuer, serial) || i.lists.hasRevoked(issuer, new(big.Int).SetBytes([]byte(serial)))
-	})
+	c := revocation.Blocking(chains, i.refuses)
 	if c == nil {
 		return nil
 	}

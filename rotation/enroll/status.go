@@ -27,7 +27,7 @@ type Status struct {
 	// RevokedLists is the number of lists in effect, RevokedSerials that of the
 	// certificates on them, and RevokedKept that of the certificates which only earlier
 	// lists named and which stay refused until they have ended. RevokedAt is when the
-	// oldest list was signed, and RevokedUntil the earliest nextUpdate.
+	// oldest list of an intermediate was signed, and RevokedUntil the earliest nextUpdate.
 	RevokedLists, RevokedSerials, RevokedKept int
 	RevokedAt, RevokedUntil                   time.Time
 	// Skew is how far the authority's clock is ahead of the clock here. It is 0 below 2 s,

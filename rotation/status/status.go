@@ -38,7 +38,7 @@ type Identity struct {
 	RevokedLists   int       `json:"revoked_lists"`       // revocation lists in effect
 	RevokedSerials int       `json:"revoked_serials"`     // certificates on them
 	RevokedKept    int       `json:"revoked_kept"`        // certificates that only earlier lists named; they stay refused until they have ended. If it is above 0 for minutes, the authority may have lost its record
-	RevokedAt      time.Time `json:"revoked_at,omitzero"` // when the oldest list was signed
+	RevokedAt      time.Time `json:"revoked_at,omitzero"` // when the oldest list of an intermediate was signed
 	RevokedStale   bool      `json:"revoked_stale"`       // a list is past its NextUpdate; it is still enforced, and Check fails
 
 	Draining    int           `json:"draining"` // superseded generations still in use
