@@ -124,10 +124,15 @@ func (v *inventory) signer(r *Row) (by, signed *cert.Certificate) {
 
 // issuer returns the certificate whose key signed the leaf, or nil if it was not found.
 func (r *Row) issuer() *cert.Certificate {
-	if i := r.Cert.IssuerIn(r.Chain); i != nil {
+	return r.issuerOf(r.Cert)
+}
+
+// issuerOf returns the issuer of r.Cert, or of one above it, nil if it is not at hand.
+func (r *Row) issuerOf(c *cert.Certificate) *cert.Certificate {
+	if i := c.IssuerIn(r.Chain); i != nil {
 		return i
 	}
-	return r.Cert.IssuerIn(r.Bundle)
+	return c.IssuerIn(r.Bundle)
 }
 
 // leastRenewals is the number of renewals from which the habit of a renewer is known.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -84,7 +85,8 @@ func uncovered(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// revoked finds certificates that the record or a list names as revoked.
+// revoked finds certificates that the record or a list names as revoked, and those with an
+// issuer that a list names: peers refuse the whole chain.
 func revoked(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if !r.parsed() || r.Kind == kindRecord {
@@ -93,28 +95,41 @@ func revoked(v *inventory) func(*Row) (Severity, string) {
 		if v.recorded[r.Cert.ID()].revoked {
 			return Crit, "the record says that it is revoked"
 		}
-		for _, l := range slices.Concat(v.lists, r.Lists) {
-			if severity, text := checkRevoked(l, r); severity != severityOK {
-				return severity, text
+		lists := slices.Concat(v.lists, r.Lists)
+		for c, depth := r.Cert, 0; c != nil && depth < maxIssuers && len(lists) > 0; depth++ {
+			issuer := r.issuerOf(c)
+			for _, l := range lists {
+				severity, text := checkRevoked(l, c, issuer, r.Judged)
+				if severity != severityOK && depth > 0 {
+					text = "its issuer " + c.Name + ": " + text
+				}
+				if severity != severityOK {
+					return severity, text
+				}
 			}
+			c = issuer
 		}
 		return severityOK, ""
 	}
 }
 
+// maxIssuers bounds the way from a leaf to its root: certificates may name each other in a
+// circle.
+const maxIssuers = 10
+
 // checkRevoked compares a certificate with one list. A list that was given counts without
-// the certificate of its issuer; a list that was found counts only with its signature.
-func checkRevoked(l *cert.List, r *Row) (Severity, string) {
-	at, listed := l.RevokedAt(r.Cert.Serial)
-	if !listed || !bytes.Equal(l.Issuer, r.Cert.RawIssuer) {
+// the certificate of its issuer, which is nil then; a list that was found counts only with
+// its signature.
+func checkRevoked(l *cert.List, c, issuer *cert.Certificate, now time.Time) (Severity, string) {
+	at, listed := l.RevokedAt(c.Serial)
+	if !listed || !bytes.Equal(l.Issuer, c.RawIssuer) {
 		return severityOK, ""
 	}
-	issuer := r.issuer()
 	if l.Found && (issuer == nil || !l.SignedBy(issuer)) {
 		return severityOK, "" // the row of the list reports its signature
 	}
 	if issuer != nil && !l.SignedBy(issuer) {
 		return Warn, "the list in " + l.Name + " says that it is revoked, and " + issuer.Name + " has not signed that list"
 	}
-	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", humantime.Short(humantime.Between(at, r.Judged)), l.Name)
+	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", humantime.Short(humantime.Between(at, now)), l.Name)
 }

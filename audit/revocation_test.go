@@ -41,6 +41,10 @@ func TestRevocationLists(t *testing.T) {
 	alone := func(p *certtest.Pair) audit.Subject {
 		return audit.Subject{Kind: "file", Place: p.Cert.Subject.CommonName, Cert: certtest.Seen(p.Cert)}
 	}
+	stolen := certtest.New(t, root, "stolen", mayRevoke)
+	under, circle := on("file", "x", certtest.New(t, stolen, "under")), on("file", "x", bad)
+	under.Bundle = certtest.SeenAll([]*certtest.Pair{root})
+	circle.Chain = append(circle.Chain, circle.Chain...)
 	list := revokes(t, root, time.Hour, listed(bad, 1), listed(held, 8))
 	for _, c := range []struct {
 		name string
@@ -50,6 +54,9 @@ func TestRevocationLists(t *testing.T) {
 	}{
 		{"on it", on("file", "x", bad), list, "crit: revoked 3h ago, says the list in ca.crl"},
 		{"its issuer is not at hand", alone(bad), list, "crit: revoked 3h ago, says the list in ca.crl"},
+		{"its issuer is on it", under, revokes(t, root, time.Hour, listed(stolen, 2)), "crit: its issuer stolen: revoked 3h ago, says the list in ca.crl"},
+		{"its issuer is not on it", under, list, ""},
+		{"a root is its own issuer", circle, revokes(t, stranger, time.Hour, listed(root, 2)), ""},
 		{"not on it", on("file", "x", good), list, ""},
 		{"taken off it", on("file", "x", held), list, ""},
 		{"the list is another's", on("file", "x", bad), revokes(t, stranger, time.Hour, listed(bad, 1)), ""},
