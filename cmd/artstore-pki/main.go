@@ -56,6 +56,7 @@ import (
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/operate"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
 )
@@ -128,6 +129,8 @@ func newApp(u *ui.UI) *cli.App {
 			revokeCommand(u),
 			listCommand(u),
 			showCommand(u),
+			operate.Root(u),
+			operate.Intermediate(u),
 			migrateCommand(u),
 			backupCommand(u),
 			restoreCommand(u),

@@ -100,6 +100,8 @@ type TrustRefusal struct {
 	Holders []Holder `json:"holders"`
 }
 
+func (r *TrustRefusal) Error() string { return r.Message }
+
 // RenewalOrder is the body of POST /renewals: all certificates that match renew now. Empty
 // fields match all.
 type RenewalOrder struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -261,4 +262,39 @@ func (c *Client) RecordAuthorities(ctx context.Context) (roots, others []*x509.C
 		return nil, nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	return roots, others, nil
+}
+
+// Names for users of this module of what goes over the wire.
+type (
+	// TrustChange is one step of a change of trust.
+	TrustChange = stepapi.TrustChange
+	// TrustStatus says in which stages roots are, and who is not ready.
+	TrustStatus = stepapi.TrustStatus
+	// TrustRefusal is the error of a step that the authority has refused.
+	TrustRefusal = stepapi.TrustRefusal
+)
+
+// maxTrustStatus bounds the status of a change of trust, in bytes. A row takes some 300.
+const maxTrustStatus = 32 << 20
+
+// TrustStatus asks for the stages of the roots, and who is not ready. The client must show the
+// certificate of an operator in the authority's pki.yaml.
+func (c *Client) TrustStatus(ctx context.Context) (out TrustStatus, err error) {
+	err = c.callJSON(ctx, apiRequest{operation: "reading the trust", path: stepapi.PathTrust, limit: maxTrustStatus}, &out)
+	return out, err
+}
+
+// ChangeTrust asks the authority for one step of a change of trust, and returns the trust
+// after it. The client must show the certificate of an operator. A step that the authority
+// refuses is a [TrustRefusal]; its holders would be cut off.
+func (c *Client) ChangeTrust(ctx context.Context, change TrustChange) (out TrustStatus, err error) {
+	err = c.callJSON(ctx, apiRequest{operation: "changing the trust", path: stepapi.PathTrust, body: change, limit: maxTrustStatus}, &out)
+	if refused, ok := errors.AsType[*Error](err); ok && refused.Status == http.StatusConflict {
+		why := new(TrustRefusal)
+		if json.Unmarshal(refused.body, why) == nil {
+			why.Message = refused.Message // printable
+			return out, why
+		}
+	}
+	return out, err
 }

@@ -37,6 +37,7 @@ type Error struct {
 	Message    string        // the reason, as the authority says it: printable, at most 200 runes, without secrets
 	RetryAfter time.Duration // as the authority asked for, at most a day; 0 if it did not
 	operation  string
+	body       []byte // as the authority sent it; maxAnswer bytes at most
 }
 
 func (e *Error) Error() string {
@@ -170,7 +171,7 @@ func (c *Client) newRequest(ctx context.Context, in apiRequest) (*http.Request, 
 
 // refusal turns an answer that is not a success into an [Error].
 func refusal(in apiRequest, resp *http.Response, body []byte) error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), operation: in.operation}
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), operation: in.operation, body: body}
 	var wire stepapi.Error
 	switch err := json.Unmarshal(body, &wire); {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
