@@ -174,7 +174,9 @@ func ParseRecordQuery(raw string) (record.Query, error) {
 func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }
 
 // PublishedKey returns the key that publish_encrypted_key serves.
-func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE("enrolment") }
+func PublishedKey(dir string) (string, error) {
+	return statedir.Dir{Path: dir}.ReadJWE("enrolment", nil)
+}
 
 // Mark writes the marker if it is due.
 func (a *Authority) Mark(ctx context.Context) { a.mark(ctx, false) }

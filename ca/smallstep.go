@@ -91,7 +91,7 @@ func (a *Authority) smallstepProvisioners(st *state) (list provisioner.List, err
 	for _, p := range st.rules.JWKs {
 		j := &provisioner.JWK{Type: provisioner.TypeJWK.String(), Name: p.Name, Key: p.Key}
 		if p.Publish {
-			if j.EncryptedKey, err = a.files.ReadJWE(p.Name); err != nil {
+			if j.EncryptedKey, err = a.files.ReadJWE(p.Name, p.Key); err != nil {
 				return nil, fmt.Errorf("publishing the encrypted key: %w", err)
 			}
 		}

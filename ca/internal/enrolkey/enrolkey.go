@@ -74,7 +74,7 @@ func Read(f statedir.Dir, r *policy.Rules, want Want) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	key, err := f.ReadJWK(p.Name)
+	key, err := f.ReadJWK(p.Name, p.Key)
 	return Key{p.Name, p.Key.KeyID, key}, err
 }
 

@@ -210,9 +210,9 @@ func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(block), nil
 }
 
-// decodeKey parses and decrypts a key. It does not return the error of the library, whose
-// text may quote the file.
-func (f Dir) decodeKey(data []byte) (crypto.Signer, error) {
+// openKey parses and decrypts one form of a key. It does not return the error of the library,
+// whose text may quote the file.
+func (f Dir) openKey(data []byte) (crypto.Signer, error) {
 	var opts []pemutil.Options
 	if !isPlain(data) {
 		pw, err := f.keyPassword()
@@ -251,39 +251,41 @@ func isPlain(data []byte) bool {
 // JWEPath is where the private key of a provisioner is.
 func (f Dir) JWEPath(provisioner string) string { return f.File("secrets/" + provisioner + ".jwe") }
 
-// ReadJWK decrypts the private key of a provisioner.
-func (f Dir) ReadJWK(provisioner string) (*jose.JSONWebKey, error) {
+// ReadJWK decrypts the private key of a provisioner. public is the key that pki.yaml has for
+// it; another private key in the file is an error, since nobody would accept its tokens.
+func (f Dir) ReadJWK(provisioner string, public *jose.JSONWebKey) (*jose.JSONWebKey, error) {
 	path := f.JWEPath(provisioner)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the enrolment key: %w", err)
 	}
-	plain := bytes.TrimSpace(data)
-	if isJWE(plain) {
-		if plain, err = f.decryptJWE(string(plain)); err != nil {
-			return nil, fmt.Errorf("reading the enrolment key %s: %w", path, err)
-		}
-	}
-	key := new(jose.JSONWebKey)
-	if err := key.UnmarshalJSON(plain); err != nil || key.IsPublic() {
-		return nil, fmt.Errorf("reading the enrolment key %s: not a private JWK", path)
+	_, key, err := f.findJWK(data, public)
+	if err != nil {
+		return nil, fmt.Errorf("reading the enrolment key %s: %w", path, err)
 	}
 	return key, nil
 }
 
 // ReadJWE returns the encrypted private key of a provisioner in the compact form
-// (RFC 7516 §7.1), which clients expect. A key that is not encrypted is an error.
-func (f Dir) ReadJWE(provisioner string) (string, error) {
+// (RFC 7516 §7.1), which clients expect. A key that is not encrypted is an error. public is
+// the key that pki.yaml has; it decides if the file has several, which takes the password.
+func (f Dir) ReadJWE(provisioner string, public *jose.JSONWebKey) (string, error) {
 	path := f.JWEPath(provisioner)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	data = bytes.TrimSpace(data)
-	if !isJWE(data) {
+	forms := jweForms(data)
+	form := forms[0]
+	if len(forms) > 1 {
+		if form, _, err = f.findJWK(data, public); err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if !isJWE(form) {
 		return "", fmt.Errorf("%s is not encrypted", path)
 	}
-	jwe, err := jose.ParseEncrypted(string(data))
+	jwe, err := jose.ParseEncrypted(string(form))
 	if err != nil {
 		return "", fmt.Errorf("%s is not an encrypted JWK", path)
 	}

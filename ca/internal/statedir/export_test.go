@@ -1,6 +1,11 @@
 package statedir
 
-import "errors"
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+)
 
 // ErrKilled is what Publish returns where a test has it stop.
 var ErrKilled = errors.New("killed")
@@ -13,5 +18,15 @@ func (s *Staging) KillAfter(moves int) {
 			return ErrKilled
 		}
 		return rename(from, to)
+	}
+}
+
+// BeforeWrite has ChangePassword call f before each write, and stop if f returns an error.
+func (c *PasswordChange) BeforeWrite(f func() error) {
+	c.write = func(path string, data []byte, mode fs.FileMode) error {
+		if err := f(); err != nil {
+			return err
+		}
+		return durable.WriteFile(path, data, mode)
 	}
 }

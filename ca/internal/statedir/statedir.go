@@ -18,6 +18,8 @@
 //   - A record that is missing, older than the marker or another authority's is not opened
 //     (TestOpenRecord, TestOpenRecordOfAnother).
 //   - The key of the log is never made again beside a record (TestLogKeyIsNotReplaced in ca).
+//   - A change of the password leaves at each of its writes a directory that opens with the old
+//     password or with the new one (TestPasswordCrashes).
 package statedir
 
 import (
