@@ -120,8 +120,9 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 // certificate in its header. It reads the issuer before the signature is checked, only
 // to find the key.
 func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.Header) (key crypto.PublicKey, issuer string, err error) {
-	if p := st.rules.ByKeyID(c.kid); p != nil { // a key id that one provisioner has
-		return p.Key, p.Name, nil
+	now := time.Now()
+	if name, key := st.rules.EnrolmentKey(c.kid, "", now); key != nil { // a key id that one provisioner has
+		return key, name, nil
 	}
 	var who struct {
 		Issuer string `json:"iss"`
@@ -136,10 +137,8 @@ func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.H
 		c.certificate = c.chains[0][0]
 		return c.certificate.PublicKey, who.Issuer, nil
 	}
-	for _, p := range st.rules.JWKs {
-		if p.Name == who.Issuer && p.Key.KeyID == c.kid {
-			return p.Key, p.Name, nil
-		}
+	if name, key := st.rules.EnrolmentKey(c.kid, who.Issuer, now); who.Issuer != "" && key != nil {
+		return key, name, nil
 	}
 	return nil, "", errProvisioner
 }

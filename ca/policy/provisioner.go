@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.step.sm/crypto/jose"
 
@@ -26,6 +27,12 @@ type Provisioner struct {
 	Name string `yaml:"name"`
 	// Key is the public JWK as JSON. JWK only.
 	Key string `yaml:"key,omitempty"`
+	// Previous are keys that Key has replaced, 16 at most. Tokens that they have signed are
+	// good before Until, so that those which were handed out are not lost. JWK only.
+	Previous []struct {
+		Key   string    `yaml:"key"`
+		Until time.Time `yaml:"until"`
+	} `yaml:"previous,omitempty"`
 	// PublishEncryptedKey serves the password-encrypted private key to everyone, as
 	// "step ca token" without --key expects it. Off by default: it can be
 	// attacked offline. JWK only.
@@ -81,17 +88,27 @@ type provisioners struct {
 	ACME *ACME // nil if there is none
 }
 
-// ByKeyID returns the one JWK provisioner whose key has this id; nil if several have, or none.
-func (p *provisioners) ByKeyID(kid string) (found *JWK) {
-	for i := range p.JWKs {
-		if p.JWKs[i].Key.KeyID == kid {
-			if found != nil {
-				return nil
+// EnrolmentKey returns the public key with this id, and the name of the JWK provisioner that
+// has it. issuer is the name that a token says; empty means any. A key that another one has
+// replaced counts until its time is over. key is nil if no provisioner has such a key, or
+// several have.
+func (p *provisioners) EnrolmentKey(kid, issuer string, now time.Time) (name string, key *jose.JSONWebKey) {
+	found := 0
+	for _, j := range p.JWKs {
+		if issuer != "" && j.Name != issuer {
+			continue
+		}
+		for _, k := range append([]previousKey{{j.Key, now.Add(1)}}, j.previous...) {
+			if k.key.KeyID == kid && now.Before(k.until) {
+				name, key = j.Name, k.key
+				found++
 			}
-			found = &p.JWKs[i]
 		}
 	}
-	return found
+	if found != 1 {
+		return "", nil
+	}
+	return name, key
 }
 
 // ScopeOf finds the provisioner of a token by its name.
@@ -116,7 +133,17 @@ type JWK struct {
 	Key *jose.JSONWebKey
 	// Publish serves the encrypted private key to everyone.
 	Publish bool
+
+	previous []previousKey
 }
+
+// previousKey is a key that was replaced.
+type previousKey struct {
+	key   *jose.JSONWebKey
+	until time.Time // from then on its tokens are refused
+}
+
+const maxPrevious = 16 // of a provisioner; each is compared with each token
 
 // X5C is a provisioner of tokens that the key of a certificate signs.
 type X5C struct {
@@ -194,16 +221,21 @@ func parseProvisioners(list []Provisioner, profiles map[string]*Service, bad *pr
 func (p *provisioners) checkShared(bad *problems) {
 	first := make(map[string]JWK)
 	for _, j := range p.JWKs {
-		sum, err := j.Key.Thumbprint(crypto.SHA256) // not the key id, which the author of the key chooses
-		if err != nil {
-			bad.add("provisioner %s: key: not a JWK in JSON", j.Name)
-			continue
-		}
-		other, shared := first[string(sum)]
-		if !shared {
-			first[string(sum)] = j
-		} else if !sameSet(j.Services, other.Services) {
-			bad.add("provisioners %s and %s have the same key and different profiles: make a key for each", other.Name, j.Name)
+		for _, k := range append([]previousKey{{key: j.Key}}, j.previous...) {
+			sum, err := k.key.Thumbprint(crypto.SHA256) // not the key id, which the author of the key chooses
+			if err != nil {
+				bad.add("provisioner %s: key: not a JWK in JSON", j.Name)
+				continue
+			}
+			other, shared := first[string(sum)]
+			switch {
+			case !shared:
+				first[string(sum)] = j
+			case other.Name == j.Name:
+				bad.add("provisioner %s: previous: a key is there twice", j.Name)
+			case !sameSet(j.Services, other.Services):
+				bad.add("provisioners %s and %s have the same key and different profiles: make a key for each", other.Name, j.Name)
+			}
 		}
 	}
 }
@@ -220,6 +252,7 @@ func (p Provisioner) checkUnused(at string, bad *problems) {
 		set     bool
 	}{
 		{"key", typeJWK, p.Key != ""},
+		{"previous", typeJWK, len(p.Previous) > 0},
 		{"publish_encrypted_key", typeJWK, p.PublishEncryptedKey},
 		{"roots", typeX5C, p.Roots != ""},
 		{"challenges", typeACME, len(p.Challenges) > 0},
@@ -254,19 +287,42 @@ func (p Provisioner) parseScope(at string, profiles map[string]*Service, bad *pr
 }
 
 func (p Provisioner) parseJWK(at string, list []JWK, who Scope, bad *problems) []JWK {
+	key := parsePublic(at+".key", p.Key, bad)
+	if len(p.Previous) > maxPrevious {
+		bad.add("%s.previous: more than %d keys; remove those whose time is over", at, maxPrevious)
+		return list
+	}
+	var previous []previousKey
+	for i, k := range p.Previous {
+		where := fmt.Sprintf("%s.previous[%d]", at, i)
+		if k.Until.IsZero() {
+			bad.add("%s.until: want the time at which the key ends, such as 2026-11-30T14:00:00Z", where)
+		}
+		if old := parsePublic(where+".key", k.Key, bad); old != nil {
+			previous = append(previous, previousKey{old, k.Until})
+		}
+	}
+	if key == nil {
+		return list
+	}
+	return append(list, JWK{who, key, p.PublishEncryptedKey, previous})
+}
+
+// parsePublic returns a public JWK with a key id, or nil after it has added what is wrong.
+func parsePublic(at, text string, bad *problems) *jose.JSONWebKey {
 	key := new(jose.JSONWebKey)
-	err := key.UnmarshalJSON([]byte(p.Key))
+	err := key.UnmarshalJSON([]byte(text))
 	switch {
 	case err != nil || !key.Valid():
-		bad.add("%s.key: not a JWK in JSON", at)
+		bad.add("%s: not a JWK in JSON", at)
 	case !key.IsPublic():
-		bad.add("%s.key: this is a private key; it must not be here", at)
+		bad.add("%s: this is a private key; it must not be here", at)
 	case key.KeyID == "":
-		bad.add("%s.key: has no kid", at)
+		bad.add("%s: has no kid", at)
 	default:
-		list = append(list, JWK{who, key, p.PublishEncryptedKey})
+		return key
 	}
-	return list
+	return nil
 }
 
 func (p Provisioner) parseACME(at string, bad *problems) *ACME {

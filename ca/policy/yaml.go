@@ -43,6 +43,9 @@ var (
 // into one line for the author of the file.
 func plainYAML(err error, data []byte) string {
 	wrong, ok := errors.AsType[*yaml.TypeError](err)
+	if badTime, isTime := errors.AsType[*time.ParseError](err); isTime { // the library does not say where
+		return fmt.Sprintf("want %s, not %.80q", wantedType("time.Time"), badTime.Value)
+	}
 	if !ok {
 		return strings.TrimPrefix(err.Error(), "yaml: ")
 	}
@@ -99,6 +102,8 @@ func wantedType(goType string) string {
 		return "a text"
 	case goType == lengthOfTime:
 		return "a length of time like 36h, 14d or 2y"
+	case goType == "time.Time":
+		return "a time like 2026-11-30T14:00:00Z"
 	case goType == "bool":
 		return "true or false"
 	case strings.HasPrefix(goType, "int"):

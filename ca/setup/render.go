@@ -99,6 +99,8 @@ lifetime:
 # the private one is in secrets/<name>.jwe, encrypted with the key password.
 # publish_encrypted_key: true serves that file to everyone, as "step ca token"
 # expects it without --key; whoever fetches it can try passwords at leisure.
+# "artstore-pki enrolment-key rotate" replaces the key. It keeps the old one here, so
+# that tokens which were handed out stay good: previous: [{key: '...', until: TIME}].
 #
 # X5C: whoever has a certificate gets others for names of its own, until its own
 # end (step ca certificate --x5c-cert). roots is a PEM file, from here, of what it
