@@ -107,12 +107,23 @@ const minPassword = 8
 // ErrPassword reports a password that is too short for the keys of an authority.
 var ErrPassword = fmt.Errorf("the password has less than %d characters", minPassword)
 
+// CheckPassword returns [ErrPassword] for a password that is too short for the keys of an
+// authority.
+func CheckPassword(password secret.String) error {
+	if utf8.RuneCountInString(password.Expose()) < minPassword {
+		return ErrPassword
+	}
+	return nil
+}
+
 // check refuses what would fail after files were written. The other options are
 // checked as pki.yaml, see newAuthority.generate.
 func (opt Options) check() error {
 	for _, pw := range []secret.String{opt.Password, opt.RootPassword} {
-		if !pw.IsZero() && utf8.RuneCountInString(pw.Expose()) < minPassword {
-			return ErrPassword
+		if !pw.IsZero() {
+			if err := CheckPassword(pw); err != nil {
+				return err
+			}
 		}
 	}
 	if opt.RootPathLength < cacert.NoPathLength {

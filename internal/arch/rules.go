@@ -170,6 +170,8 @@ func authorityRules() []Rule {
 		{Package: "ca/internal/enrolkey", Own: with(leaves, "ca/internal/statedir", "ca/policy"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "a key that signs tokens does not say what is in them"},
 		{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/internal/validity", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
 		{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
+		{Package: "ca/internal/configedit", Modules: []string{"go.yaml.in/yaml/v3"}, Why: "what edits the text of a configuration does not know what its values mean"},
+		{Package: "ca/keychange", Own: with(leaves, "ca/internal/configedit", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "changing a secret is of files and one event: it issues nothing, and the authority runs without it"},
 		{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 		{Package: "ca/internal/storetest", Own: []string{"ca/record", "ca/record/kinds", "ca/store", "ca/translog", "internal/certs"}, Modules: []string{"github.com/jackc/pgx/v5"}, Why: "a test kit for records knows no authority: what keeps and verifies them knows none either"},
@@ -216,7 +218,7 @@ func commandRules() []Rule {
 		{Package: "cmd/artstore-pki/internal/devcerts", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", rooms+"credentials", rooms+"hints", rooms+"serving", "ca", "ca/policy", "ca/setup", "rotation", "rotation/enroll"), Modules: []string{"go.step.sm/crypto/x509util", "golang.org/x/sync"}, Why: "certificates for developers come from an authority like any other, over its API"},
 		{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
 			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
-			"ca", "ca/backup", "ca/doctor", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
+			"ca", "ca/backup", "ca/doctor", "ca/keychange", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	}
 }

@@ -25,13 +25,14 @@ const (
 	Migrated   = "migrated" // the record comes from the other kind of database
 	Accepted   = "accepted" // an operator accepted that entries of the log are lost
 
-	TrustChanged   = "trust"   // a root or an intermediate was added, activated, removed or revoked; the detail says which step, and whom it was accepted to cut off
-	RenewalOrdered = "renewal" // certificates are to be renewed before it is their time; the detail says which and by when
+	TrustChanged   = "trust"         // a root or an intermediate was added, activated, removed or revoked; the detail says which step, and whom it was accepted to cut off
+	KeyChanged     = "enrolment-key" // a provisioner got another enrolment key; the detail has the ids of both
+	RenewalOrdered = "renewal"       // certificates are to be renewed before it is their time; the detail says which and by when
 )
 
 // All returns all kinds of events, those of certificates first.
 func All() []string {
-	return append(ofCertificates(), Revoked, Refused, TokenMade, EABChanged, Pruned, Restored, Migrated, Accepted, TrustChanged, RenewalOrdered)
+	return append(ofCertificates(), Revoked, Refused, TokenMade, EABChanged, Pruned, Restored, Migrated, Accepted, KeyChanged, TrustChanged, RenewalOrdered)
 }
 
 // OfCertificate reports whether events of a kind tell of a certificate.
