@@ -152,6 +152,29 @@ func TestEnrolmentKeyAtOnce(t *testing.T) {
 	}
 }
 
+// TestEnrolmentKeyElsewhere: the private half of a key may be on another machine, and the file here
+// may have that of a pki.yaml from before. Either way the new key is here, and alone in the file.
+func TestEnrolmentKeyElsewhere(t *testing.T) {
+	t.Parallel()
+	c, other := catest.Start(t, catest.Options{Profiles: profiles()}), catest.Start(t, catest.Options{})
+	path := filepath.Join(c.Dir, "secrets", "enrolment.jwe")
+	foreign, err := os.ReadFile(filepath.Join(other.Dir, "secrets", "enrolment.jwe"))
+	must(t, err)
+	for name, arrange := range map[string]func() error{
+		"elsewhere": func() error { return os.Remove(path) },
+		"another":   func() error { return os.WriteFile(path, foreign, 0o600) },
+	} {
+		must(t, arrange())
+		rotate(t, c, 0)
+		if data, err := os.ReadFile(path); err != nil || strings.Count(string(data), `"d":`) != 1 {
+			t.Errorf("%s: other keys in the file, %v", name, err)
+		}
+		if status := enrol(t, c, c.Token(t, "storage")); status != http.StatusCreated {
+			t.Errorf("%s: a token of the new key: %d", name, status)
+		}
+	}
+}
+
 // TestEnrolmentKeyCrashes keeps what is on the disk before each write, which is what a crash leaves
 // there. From each state the authority starts, doctor finds nothing, a token is signed with the key
 // of pki.yaml, the record has the event of each key in effect, and the same call succeeds.

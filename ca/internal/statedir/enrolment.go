@@ -38,6 +38,9 @@ func (f Dir) AddJWK(provisioner string, current, fresh *jose.JSONWebKey) error {
 		return fmt.Errorf("replacing the enrolment key %s: %w", path, err)
 	}
 	_, key, err := f.findJWK(data, current)
+	if errors.Is(err, errOtherJWK) { // of a pki.yaml from before; nobody accepts its tokens
+		return writeJWE(path, form)
+	}
 	if err != nil {
 		return fmt.Errorf("reading the enrolment key %s: %w", path, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 
 	"go.step.sm/crypto/jose"
 
@@ -125,10 +124,13 @@ func sameJWK(a, b *jose.JSONWebKey) bool {
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
+// errOtherJWK reports a file that opens, and has another key.
+var errOtherJWK = errors.New("it is not the key that " + ConfigFile + " has")
+
 // findJWK returns the form in data whose key is the private half of public, and that key.
 // Errors do not quote the file.
 func (f Dir) findJWK(data []byte, public *jose.JSONWebKey) (form []byte, key *jose.JSONWebKey, err error) {
-	err = fmt.Errorf("it is not the key that %s has", ConfigFile)
+	err = errOtherJWK
 	for i, form := range jweForms(data) {
 		key, failed := f.openJWK(form)
 		switch {
