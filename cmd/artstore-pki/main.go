@@ -21,8 +21,8 @@
 //   - demo, devcerts: two commands that are programs of their own.
 //
 // A command returns an error, and [ui.UI.Finish] alone makes the exit status of it. No
-// error is 0, a [ui.UsageError] is 2, the end of the context by a signal is 130, and any
-// other error is 1. A [ui.ExitStatus] is itself the status: the output has said already
+// error is 0, a [ui.UsageError] is 2, what [ui.Refused] returns is 3, the end of the context
+// by a signal is 130, and any other error is 1. A [ui.ExitStatus] is itself the status: the output has said already
 // what it stands for, so nothing more is printed.
 //
 // Invariants:
@@ -135,6 +135,8 @@ func newApp(u *ui.UI) *cli.App {
 			backupCommand(u),
 			restoreCommand(u),
 			doctorCommand(u),
+			passwordCommand(u),
+			enrolmentKeyCommand(u),
 			pruneCommand(u),
 			logCommand(u),
 			acmeCommand(u),

@@ -36,6 +36,7 @@ const (
 	ExitOK          = 0
 	ExitFailure     = 1
 	ExitUsage       = 2
+	ExitRefused     = 3   // a rule forbids it, and nothing was changed
 	ExitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 
@@ -155,6 +156,21 @@ func (e *UsageError) Unwrap() error { return e.error }
 // UsageErrorf returns an error for a wrong command line.
 func UsageErrorf(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
+// refusal is an error that ends in [ExitRefused]. Its text and its advice are those of the error.
+type refusal struct{ error }
+
+// Unwrap returns why it was refused.
+func (r *refusal) Unwrap() error { return r.error }
+
+// Refused returns err as a refusal: it is printed like any error, and ends in status 3, which
+// tells a script that nothing was changed. nil stays nil.
+func Refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &refusal{err}
+}
+
 // ExitStatus is an outcome that the output has told already: Finish prints nothing for it.
 type ExitStatus int
 
@@ -182,6 +198,9 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 	if _, usage := errors.AsType[*UsageError](err); usage {
 		u.Complain("usage", usageLine)
 		return ExitUsage
+	}
+	if errors.As(err, new(*refusal)) {
+		return ExitRefused
 	}
 	return ExitFailure
 }

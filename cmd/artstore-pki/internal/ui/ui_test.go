@@ -24,6 +24,7 @@ func TestFinish(t *testing.T) {
 		{"usage", t.Context(), WithHint(UsageErrorf("bad"), "see help"), ExitUsage, "artstore-pki: error: bad\nartstore-pki: hint: see help\nartstore-pki: usage: artstore-pki x\n"},
 		{"said already", t.Context(), fmt.Errorf("auditing: %w", ExitStatus(3)), 3, ""},
 		{"several", t.Context(), errors.Join(errors.New("a"), errors.New("b")), ExitFailure, "artstore-pki: error: a\nartstore-pki: error: b\n"},
+		{"refused", t.Context(), Refused(WithHint(errors.New("a"), "do b")), ExitRefused, "artstore-pki: error: a\nartstore-pki: hint: do b\n"},
 		{"interrupted", canceled, canceled.Err(), ExitInterrupted, "artstore-pki: interrupted\n"},
 		{"escape", t.Context(), errors.New("name \x1b[2J\u202e"), ExitFailure, "artstore-pki: error: name \\u001b[2J\\u202e\n"},
 	} {
