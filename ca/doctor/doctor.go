@@ -225,10 +225,7 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 		}
 		d.add("keys", OK, "the key of root %q is not here", c.Subject.CommonName)
 	}
-	if r, err := cfg.Parse(); err == nil && len(r.Enrollers) > 0 {
-		_, err := enrolkey.ForEnrollers(d.files, r)
-		d.addResult("keys", err, "the enrolment keys for %d enrollers can be used", len(r.Enrollers))
-	}
+	d.enrolmentKeys(cfg)
 	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
 		paths, _ := filepath.Glob(d.files.File(name)) // the pattern is well formed
 		for _, p := range paths {
@@ -239,6 +236,25 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 	}
 	if _, err := os.Stat(d.files.File(statedir.PasswordFile)); err == nil {
 		d.add("keys", Warning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.File(statedir.PasswordFile))
+	}
+}
+
+// enrolmentKeys wants each enrolment key that is here to be the one that pki.yaml names, and
+// those for enrollers to be here: a token that another key has signed is refused.
+func (d *doctor) enrolmentKeys(cfg policy.Config) {
+	r, err := cfg.Parse()
+	if err != nil {
+		return // profiles has said so
+	}
+	for _, p := range r.JWKs {
+		if _, err := os.Stat(d.files.JWEPath(p.Name)); err == nil {
+			_, err := d.files.ReadJWK(p.Name, p.Key)
+			d.addResult("keys", err, "the enrolment key of %s fits", p.Name)
+		}
+	}
+	if len(r.Enrollers) > 0 {
+		_, err := enrolkey.ForEnrollers(d.files, r)
+		d.addResult("keys", err, "the enrolment keys for %d enrollers can be used", len(r.Enrollers))
 	}
 }
 

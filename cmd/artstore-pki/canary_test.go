@@ -70,6 +70,16 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("dev", "certs", "--expired", p.path("devcerts"))
 	p.ok("dev", "certs", "--renew", "--dry-run", "-o", "json", p.path("devcerts"))
 
+	p.write("first.password", p.read("ca/secrets/password"))
+	p.write("new.password", "a password that nobody may see\n")
+	p.write("root.password", "a password of the root key\n")
+	p.ok("enrolment-key", "rotate", "--dir", p.path("ca"))
+	p.ok("enrolment-key", "rotate", "--dir", p.path("ca"), "--now", "-o", "json")
+	p.ok("log", "show", "--dir", p.path("ca"), "--kind", "enrolment-key", "-o", "json")
+	p.ok("password", "change", "--dir", p.path("ca"), "--new-password-file", p.path("new.password"), "-o", "json")
+	p.ok("password", "change", "--dir", p.path("ca"), "--new-password-file", p.path("root.password"), "--root")
+	p.fails("password", "change", "--dir", p.path("ca"), "--password-file", p.path("root.password"), "--new-password-file", p.path("client.secret"))
+
 	// Errors print most. Each of these commands fails when it has a secret in memory.
 	p.fails("issue", "--ca-url", caURL, "--token-file", p.path("query-module.token"), "--out", p.path("again"))
 	p.fails("serve", "--dir", p.path("ca"), "--password-file", p.path("client.secret"), "--listen", "127.0.0.1:0")
