@@ -38,7 +38,7 @@ var (
 	// ErrForm reports a pki.yaml that is valid and written in a form that is not edited here.
 	ErrForm = configedit.ErrForm
 	// ErrKeep reports a time that the old key cannot stay good for.
-	ErrKeep = fmt.Errorf("the old key can stay good for %s at most", LongestKeep)
+	ErrKeep = errors.New("the old key can stay good for 30 days at most")
 	// ErrEdited reports that pki.yaml was changed by somebody else meanwhile.
 	ErrEdited = errors.New("pki.yaml was changed meanwhile")
 )

@@ -36,7 +36,7 @@ record (enrolment-key). Systems that have the old private key need the new file.
 			Flags: []cli.Flag{
 				flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile),
 				&cli.StringFlag{Name: "provisioner", Usage: "replace the key of this `NAME` in pki.yaml (default: the one of type JWK, if there is one only)"},
-				values.DurationFlag(flagKeepOld, keychange.LongestToken, "how long tokens of the old key stay good, 30d at most"),
+				values.DurationFlag(flagKeepOld, keychange.LongestToken, "for how much `TIME` tokens of the old key stay good, 30d at most"),
 				&cli.BoolFlag{Name: flagNow, Usage: "refuse tokens of the old key as soon as serve has reloaded: the key was stolen"},
 				&cli.BoolFlag{Name: "dry-run", Usage: "check everything, name the files that would be changed, and change nothing"},
 				output.Flag(output.Text, output.JSON),
