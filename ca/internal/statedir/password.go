@@ -3,7 +3,6 @@ package statedir
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,7 +55,8 @@ func (f Dir) LockSecrets() (release func(), err error) {
 type PasswordChange struct {
 	// To is the new password.
 	To secret.String
-	// RootKey is the path of a root key that is not in the directory; empty means none.
+	// RootKey is where a root key is that is not in the directory, as root_key of pki.yaml says
+	// it; empty means none. One that is no file here, as in a key store, is kept.
 	RootKey string
 	// RootsOnly changes the password of root keys, and of nothing else.
 	RootsOnly bool
@@ -185,7 +185,8 @@ func (f Dir) protected(old secret.String, change PasswordChange) (files []protec
 	keys, _ := filepath.Glob(f.File("secrets/*.key")) // the patterns are well formed
 	if !change.RootsOnly {
 		jwes, _ := filepath.Glob(f.File("secrets/*.jwe"))
-		keys = append(keys, jwes...)
+		requested, _ := filepath.Glob(f.File(requestDir + "/*.key")) // of an intermediate that is signed elsewhere
+		keys = slices.Concat(keys, jwes, requested)
 	}
 	if change.RootKey != "" {
 		keys = append(keys, change.RootKey)
@@ -216,11 +217,8 @@ func (f Dir) isRootKey(path string) bool {
 		return false
 	}
 	c, err := f.readCert(fp)
-	return err == nil && selfIssued(c)
+	return err == nil && isRoot(c)
 }
-
-// selfIssued reports whether subject and issuer of a certificate are the same (RFC 5280 §3.2).
-func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 // openProtected reads a file, sorts its forms by the password that opens them, and makes the
 // forms under the new password that are missing. Forms that neither opens are those of a

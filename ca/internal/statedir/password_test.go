@@ -138,8 +138,12 @@ func TestPasswordOfPlainKeys(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600))
 	}
 	f, seen := statedir.Dir{Path: dir}, keyring{}
-	changed, kept, err := f.ChangePassword(statedir.PasswordChange{To: newPassword, DryRun: true})
-	if err != nil || len(changed) != 4 || len(kept) != 0 {
+	requested, err := os.ReadFile(f.File("secrets/log.key"))
+	must(t, err)
+	must(t, os.Mkdir(f.File("request"), 0o700))
+	must(t, os.WriteFile(f.File("request/intermediate.key"), requested, 0o600)) // of a certificate that is signed elsewhere
+	changed, kept, err := f.ChangePassword(statedir.PasswordChange{To: newPassword, RootKey: "pkcs11:token=root", DryRun: true})
+	if err != nil || len(changed) != 5 || len(kept) != 1 {
 		t.Fatalf("dry run: %q %q %v", changed, kept, err)
 	}
 	must(t, seen.opens(t, dir, secret.String{}))
@@ -159,6 +163,9 @@ func TestPasswordOfPlainKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	changedTo(t, seen, dir, secret.New("BEGIN "+"PRIVATE KEY")) // without ENCRYPTED
+	if now, err := os.ReadFile(f.File("request/intermediate.key")); err != nil || !strings.Contains(string(now), "ENCRYPTED") {
+		t.Errorf("the key of a request is not encrypted, %v", err)
+	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "secrets", ".*")); len(left) != 1 {
 		t.Errorf("left: %q", left)
 	}
