@@ -12,6 +12,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
+	"github.com/artstore/artstore-pki/ca/internal/ari"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -62,6 +63,10 @@ func (b acmeAuthority) Issue(ctx context.Context, req acmesrv.Request) error {
 		token: store.Token{Hash: sha256.Sum256([]byte("acme order\x00" + o.ID)), Expires: o.ExpiresAt.Add(2 * tokenLeeway)},
 	})
 	return err
+}
+
+func (b acmeAuthority) RenewalInfo(ctx context.Context, id ari.ID) (ari.Info, error) {
+	return b.a.renewalInfo(ctx, id)
 }
 
 func (b acmeAuthority) Recorded(ctx context.Context, cert *x509.Certificate) (record.Certificate, error) {

@@ -66,6 +66,7 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathRevoked, a.errorHandler(a.getRevoked))
 	r.Get(stepapi.PathWatch, a.errorHandler(a.getWatch))
 	r.Get(stepapi.PathRenewals, a.errorHandler(a.getRenewals))
+	r.Get(stepapi.PathRenewalInfo+"{id}", a.errorHandler(a.getRenewalInfo))
 	r.Post(stepapi.PathRenewals, a.errorHandler(a.postRenewals))
 	r.Get(stepapi.PathLogHead, a.errorHandler(a.getLogHead))
 	r.Get(stepapi.PathLogProof, a.errorHandler(a.getLogProof))

@@ -8,12 +8,17 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
+	"github.com/artstore/artstore-pki/ca/internal/ari"
 	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -251,5 +256,79 @@ func (a *Authority) sweepRenewals(ctx context.Context, orders []record.RenewalOr
 		}
 		a.logger.InfoContext(ctx, "an order to renew is closed", "order", o.ID, "holders", o.Matched, "renewed", status.Renewed)
 	}
+	return nil
+}
+
+// Renewal information (RFC 9773): when a certificate is to be renewed. Clients of ACME learn
+// of an order this way, and so does everybody who has seen the certificate.
+
+const (
+	// leastRetry and mostRetry bound when a client asks again: after a hundredth of the life
+	// of its certificate.
+	leastRetry, mostRetry = time.Minute, 6 * time.Hour
+)
+
+// renewalInfo returns the window of the formula that our own clients renew by. A certificate
+// that was revoked is to be renewed at once, and one that an order concerns within the order.
+func (a *Authority) renewalInfo(ctx context.Context, id ari.ID) (info ari.Info, err error) {
+	entry, err := a.record.Get(ctx, id.Serial)
+	if errors.Is(err, record.ErrNotFound) || err == nil && entry.Issuer != id.Issuer {
+		return info, &denial.RequestError{Status: http.StatusNotFound, Text: "the certificate is not in the record of this authority"}
+	}
+	if err != nil {
+		return info, err
+	}
+	info.RetryAfter = min(max(entry.NotAfter.Sub(entry.NotBefore)/100, leastRetry), mostRetry)
+	info.Window.Start, info.Window.End = lifetime.RenewalWindow(entry.NotBefore, entry.NotAfter)
+	if entry.Revocation != nil {
+		info.Window = ari.Window{Start: entry.Revocation.RevokedAt, End: entry.Revocation.RevokedAt.Add(time.Second)}
+		return info, nil
+	}
+	o, err := a.orderFor(ctx, entry)
+	if o != nil && o.By.Before(info.Window.End) {
+		info.Window = ari.Window{Start: o.At, End: o.By}
+	}
+	return info, err
+}
+
+// orderFor returns the order that concerns a certificate, or nil.
+func (a *Authority) orderFor(ctx context.Context, entry record.Certificate) (*watch.Order, error) {
+	orders, err := a.record.RenewalOrders(ctx)
+	if err != nil || len(orders) == 0 {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(entry.DER)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate %s: %w", entry.Serial, err)
+	}
+	v := watch.Values{Orders: watchOrders(orders)}
+	return v.OrderFor(holderOf(entry, leaf), 0), nil
+}
+
+// watchOrders returns orders as those who wait are compared with them.
+func watchOrders(orders []record.RenewalOrder) (out []watch.Order) {
+	for _, o := range orders {
+		out = append(out, watch.Order{ID: o.ID, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
+	}
+	return out
+}
+
+// holderOf returns the holder of a certificate; leaf is that of the entry.
+func holderOf(entry record.Certificate, leaf *x509.Certificate) watch.Holder {
+	return watch.Holder{Lineage: entry.Lineage, Service: entry.Service, Issuer: entry.Issuer, IssuedAt: entry.IssuedAt, KeyType: keytype.Of(leaf.PublicKey)}
+}
+
+// getRenewalInfo answers GET /renewal-info/{id} like the resource of ACME, without ACME.
+func (a *Authority) getRenewalInfo(w http.ResponseWriter, r *http.Request) error {
+	id, err := ari.Parse(chi.URLParam(r, "id"))
+	if err != nil {
+		return denial.BadRequest("%v", err)
+	}
+	info, err := a.renewalInfo(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(int(info.RetryAfter.Seconds())))
+	writeJSON(w, http.StatusOK, info)
 	return nil
 }

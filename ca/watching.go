@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
-	"github.com/artstore/artstore-pki/ca/internal/keytype"
 	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -142,10 +141,7 @@ func (p *publisher) publish(ctx context.Context, a *Authority, st *state) error 
 	if err := a.sweepRenewals(ctx, orders); err != nil { // what is left is told all the same
 		a.logger.WarnContext(ctx, "orders to renew not swept", "err", err)
 	}
-	next := watch.Values{Trust: st.digest, Lists: served.tag}
-	for _, o := range orders {
-		next.Orders = append(next.Orders, watch.Order{ID: o.ID, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
-	}
+	next := watch.Values{Trust: st.digest, Lists: served.tag, Orders: watchOrders(orders)}
 	first := p.from == nil
 	p.made, p.from, p.changes = now, st, changes
 	if !first && next.Equal(&p.values) {
@@ -177,10 +173,7 @@ func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
 		return denial.BadRequest("%v", err)
 	}
 	a.recordWatched(r.Context(), entry, q.Trust)
-	ticket, answer := a.watchers.Enter(watch.Holder{
-		Lineage: entry.Lineage, Service: entry.Service, Issuer: entry.Issuer, IssuedAt: entry.IssuedAt,
-		KeyType: keytype.Of(r.TLS.VerifiedChains[0][0].PublicKey), // equal to that of the entry, as verifyPeer has checked
-	}, q)
+	ticket, answer := a.watchers.Enter(holderOf(entry, r.TLS.VerifiedChains[0][0]), q) // equal to the entry, as verifyPeer has checked
 	if ticket == nil {
 		return a.answerWatch(w, answer)
 	}

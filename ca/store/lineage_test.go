@@ -144,7 +144,7 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
 			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `ALTER TABLE lineages DROP COLUMN serial`, `DROP TABLE renewal_orders`,
+			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `ALTER TABLE lineages DROP COLUMN serial`, `DROP TABLE renewal_orders`, `DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
 			`DELETE FROM goose_db_version WHERE version_id >= 5`,
 		} {
 			if err == nil {

@@ -80,11 +80,16 @@ func (s *Store) DropRenewalOrder(ctx context.Context, id int64) error {
 	return nil
 }
 
+// A client of ACME does not renew: it orders a certificate for the same names, which begins
+// a lineage of its own. It has followed if its account has got such a one.
+//
 // holdersText selects the newest certificate of each lineage up to a moment that was valid
 // then, says whether the lineage has got a newer one since, and when its holder was seen. The
 // authority's own certificates are not among them: it replaces these by itself.
 const holdersText = `SELECT c.serial, c.service, c.lineage, i.key_id, c.names, c.not_before, c.not_after, c.issued_at, c.der,
-	EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.issued_at > ?),
+	EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.issued_at > ?)
+		OR c.caller LIKE 'acme %' AND EXISTS (SELECT 1 FROM certificates n
+			WHERE n.service = c.service AND n.not_after > ? AND n.caller = c.caller AND n.names = c.names AND n.issued_at > ?),
 	COALESCE((SELECT l.reported_at FROM lineages l WHERE l.lineage = c.lineage), 0)
 	FROM certificates c JOIN issuers i ON i.id = c.issuer
 	WHERE c.not_after > ? AND c.issued_at <= ? AND c.kind NOT IN ('` + kinds.SelfIssued + `', '` + kinds.Entered + `')
@@ -95,7 +100,7 @@ const holdersText = `SELECT c.serial, c.service, c.lineage, i.key_id, c.names, c
 // lineage that was in use at o.At. Lineages that were revoked are left out.
 func (s *Store) Holders(ctx context.Context, o record.RenewalOrder) ([]record.RenewalHolder, error) {
 	at := millis(o.At)
-	text, args := holdersText, []any{at, at, at, at}
+	text, args := holdersText, []any{at, at, at, at, at, at}
 	for _, filter := range []struct{ condition, value string }{
 		{` AND i.key_id = ?`, o.Issuer}, {` AND c.service = ?`, o.Service}, {` AND c.lineage = ?`, o.Lineage},
 	} {

@@ -8,6 +8,10 @@ const (
 	PathTrust    = "/trust"    // GET, and POST of a TrustChange; for services listed as operators
 	PathRenewals = "/renewals" // GET, and POST of a RenewalOrder; for services listed as operators
 	PathWatch    = "/watch"    // GET, over mutual TLS
+
+	// PathRenewalInfo is followed by the name of a certificate: renewal information as ACME
+	// has it (RFC 9773), for whoever asks.
+	PathRenewalInfo = "/renewal-info/"
 )
 
 // Stages of a root. A root is in the trust bundle from staged to old.

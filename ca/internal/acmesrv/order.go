@@ -38,6 +38,7 @@ type orderRequest struct {
 	NotBefore   time.Time         `json:"notBefore"`
 	NotAfter    time.Time         `json:"notAfter"`
 	Profile     string            `json:"profile"`
+	Replaces    string            `json:"replaces"` // RFC 9773 §5
 }
 
 // parseOrder reads an order and bounds the number of its identifiers. What they are is
@@ -70,6 +71,10 @@ func (s *session) postNewOrder(w http.ResponseWriter, r *http.Request) error {
 		s.authority.CountDenial(err)
 		return err
 	}
+	replaces, err := s.replacedBy(r, req)
+	if err != nil {
+		return err
+	}
 	o := &acme.Order{
 		AccountID: s.call.account.ID, ProvisionerID: s.rules.ACME.Name, Status: acme.StatusPending, Identifiers: req.Identifiers,
 		NotBefore: req.NotBefore.UTC().Truncate(time.Second), NotAfter: req.NotAfter.UTC().Truncate(time.Second), ExpiresAt: time.Now().Add(orderLife).UTC().Truncate(time.Second),
@@ -83,10 +88,10 @@ func (s *session) postNewOrder(w http.ResponseWriter, r *http.Request) error {
 		list = append(list, az)
 		o.AuthorizationIDs = append(o.AuthorizationIDs, az.ID)
 	}
-	if err := s.record.AddOrder(r.Context(), acmestore.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
+	if err := s.record.AddOrder(r.Context(), acmestore.NewOrder{Order: o, Authorizations: list, Profile: p.Name, Replaces: replaces}); err != nil {
 		return err
 	}
-	return s.writeOrder(w, http.StatusCreated, acmestore.Order{Order: o, Profile: p.Name})
+	return s.writeOrder(w, http.StatusCreated, acmestore.Order{Order: o, Profile: p.Name, Replaces: replaces})
 }
 
 // newAuthorization returns a pending authorization with each challenge of the provisioner
@@ -259,6 +264,7 @@ type wireOrder struct {
 	Expires        time.Time         `json:"expires"`
 	Identifiers    []acme.Identifier `json:"identifiers"`
 	Profile        string            `json:"profile,omitempty"`
+	Replaces       string            `json:"replaces,omitempty"` // RFC 9773 §5
 	NotBefore      time.Time         `json:"notBefore,omitzero"`
 	NotAfter       time.Time         `json:"notAfter,omitzero"`
 	Error          json.Marshaler    `json:"error,omitempty"`
@@ -272,7 +278,7 @@ type wireOrder struct {
 func (s *session) writeOrder(w http.ResponseWriter, status int, o acmestore.Order) error {
 	at := s.link("order", o.ID)
 	out := wireOrder{
-		Status: o.Status, Expires: o.ExpiresAt, Identifiers: o.Identifiers, Profile: o.Profile,
+		Status: o.Status, Expires: o.ExpiresAt, Identifiers: o.Identifiers, Profile: o.Profile, Replaces: o.Replaces,
 		NotBefore: o.NotBefore, NotAfter: o.NotAfter, Finalize: at + "/finalize",
 	}
 	if o.Error != nil {

@@ -25,6 +25,7 @@ func Routes(r chi.Router, current func() *Server) {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			r.MethodFunc(method, "/directory", unsignedRoute(current, (*session).getDirectory))
 			r.MethodFunc(method, "/new-nonce", unsignedRoute(current, (*session).getNonce))
+			r.MethodFunc(method, "/renewal-info/{id}", unsignedRoute(current, (*session).getRenewalInfo))
 		}
 		for pattern, h := range map[string]handler{
 			"/new-account":         (*session).postNewAccount,
@@ -44,8 +45,8 @@ func Routes(r chi.Router, current func() *Server) {
 	})
 }
 
-// unsignedRoute serves the two resources that need no signature, the directory and nonces
-// (RFC 8555 §6.3).
+// unsignedRoute serves the resources that need no signature: the directory, nonces
+// (RFC 8555 §6.3) and renewal information (RFC 9773 §4.1).
 func unsignedRoute(current func() *Server, h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		server := current()

@@ -18,6 +18,7 @@
 //     FuzzACME). The use of the nonce is stored last.
 //   - All state is in the database, so any replica can answer the next request of a client
 //     (TestACMEReplicas). Memory holds rate limits only.
+//   - A certificate is replaced by one order (TestACMEReplaces).
 //   - An order yields one certificate, however many requests finalize it at once
 //     (TestACMEFinalizeOnce).
 //   - A failed challenge tells the client its cause, and nothing of what the asked server
@@ -36,6 +37,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/ari"
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/ratelimit"
 	"github.com/artstore/artstore-pki/ca/internal/throttle"
@@ -64,6 +66,9 @@ type Authority interface {
 	// Recorded returns the entry of exactly this certificate. If the record has none, the
 	// error is a [denial.RequestError].
 	Recorded(ctx context.Context, cert *x509.Certificate) (record.Certificate, error)
+	// RenewalInfo says when a certificate is to be renewed. A certificate that is not in the
+	// record is a [denial.RequestError] with status 404.
+	RenewalInfo(ctx context.Context, id ari.ID) (ari.Info, error)
 	// Revoke commits a revocation. If the certificate was revoked before, the error is a
 	// [denial.RequestError].
 	Revoke(ctx context.Context, req Revocation) error

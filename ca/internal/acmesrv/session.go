@@ -89,7 +89,8 @@ func (s *session) getDirectory(w http.ResponseWriter, _ *http.Request) error {
 	}
 	return writeResource(w, http.StatusOK, map[string]any{
 		"newNonce": s.link("new-nonce"), "newAccount": s.link("new-account"), "newOrder": s.link("new-order"),
-		"revokeCert": s.link("revoke-cert"), "keyChange": s.link("key-change"), "meta": m,
+		"revokeCert": s.link("revoke-cert"), "keyChange": s.link("key-change"),
+		"renewalInfo": s.link("renewal-info"), "meta": m,
 	})
 }
 

@@ -27,6 +27,7 @@ type NewOrder struct {
 	*acme.Order
 	Authorizations []*acme.Authorization // with their challenges; ids are set
 	Profile        string                // service that it is for
+	Replaces       string                // name of the certificate that it replaces (RFC 9773 §4.1), or empty
 }
 
 // Bits of acme_orders.asked: dates that the client named.
@@ -46,10 +47,10 @@ func (s *Store) AddOrder(ctx context.Context, o NewOrder) error {
 	}
 	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO acme_orders
-			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate, profile)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?)`,
+			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate, profile, replaces)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?, ?)`,
 			o.ID, o.AccountID, o.ProvisionerID, o.Status, string(identifiers), o.asked(), sqldb.Millis(o.NotBefore), sqldb.Millis(o.NotAfter),
-			sqldb.Millis(time.Now()), sqldb.Millis(o.ExpiresAt), sqldb.Millis(o.ExpiresAt.Add(sweepLag)), o.Profile); err != nil {
+			sqldb.Millis(time.Now()), sqldb.Millis(o.ExpiresAt), sqldb.Millis(o.ExpiresAt.Add(sweepLag)), o.Profile, o.Replaces); err != nil {
 			return err
 		}
 		for i := range o.Authorizations {
@@ -97,19 +98,31 @@ func (o NewOrder) addAuthorization(ctx context.Context, tx *sqldb.Txn, position 
 // Order is a stored order. Dates that the client did not name are zero.
 type Order struct {
 	*acme.Order
-	Profile string // service that it is for; empty in orders of earlier versions
+	Profile  string // service that it is for; empty in orders of earlier versions
+	Replaces string // name of the certificate that it replaces (RFC 9773 §4.1), or empty
+}
+
+// Replaced reports whether an order that is ready or valid replaces the certificate with a name. A pending
+// one does not count: a client that has lost its order must not have to wait until it ends.
+func (s *Store) Replaced(ctx context.Context, name string) (found bool, err error) {
+	err = s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM acme_orders WHERE replaces = ? AND replaces <> ''
+		AND (status = ? OR status = ? AND expires > ?))`, name, acme.StatusValid, acme.StatusReady, sqldb.Millis(time.Now())).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("looking for orders that replace %s: %w", name, err)
+	}
+	return found, nil
 }
 
 // Order returns an order, or a malformed problem. An unfinished order that has expired is
 // returned as invalid, although its row still has the former status.
 func (s *Store) Order(ctx context.Context, id string) (_ Order, err error) {
 	o := Order{Order: &acme.Order{ID: id}}
-	row := s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
+	row := s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile, replaces
 		FROM acme_orders WHERE id = ?`, id)
 	var identifiers, problem string
 	var asked int
 	var notBefore, notAfter, expires int64
-	err = row.Scan(&o.AccountID, &o.ProvisionerID, &o.Status, &identifiers, &asked, &notBefore, &notAfter, &expires, &problem, &o.CertificateID, &o.Profile)
+	err = row.Scan(&o.AccountID, &o.ProvisionerID, &o.Status, &identifiers, &asked, &notBefore, &notAfter, &expires, &problem, &o.CertificateID, &o.Profile, &o.Replaces)
 	if err != nil {
 		return o, notFoundProblem("order", id, err)
 	}

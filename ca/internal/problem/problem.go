@@ -25,6 +25,7 @@ type Type string
 // The types that this authority uses.
 const (
 	AccountDoesNotExist     Type = "accountDoesNotExist"
+	AlreadyReplaced         Type = "alreadyReplaced" // RFC 9773
 	AlreadyRevoked          Type = "alreadyRevoked"
 	BadCSR                  Type = "badCSR"
 	BadNonce                Type = "badNonce"
