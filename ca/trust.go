@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -155,11 +156,11 @@ func (a *Authority) planAdd(st *state, p *plan, now time.Time) error {
 		_, err := st.trust.Add("", "", now)
 		return err
 	}
-	root, err := cacert.New(cacert.SuccessorOf(st.roots[0], st.config.Name), cacert.Issuer{})
+	root, err := a.successor(st.roots[0], cacert.Issuer{}, keyPlace{st.config, p.change.DryRun})
 	if err != nil {
 		return err
 	}
-	issuing, err := cacert.New(cacert.SuccessorOf(st.intermediates[0], st.config.Name), root)
+	issuing, err := a.successor(st.intermediates[0], root, keyPlace{st.config, p.change.DryRun})
 	if err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) er
 		return err
 	}
 	root := cacert.Issuer{Cert: st.roots[0], Key: rootKey}
-	fresh, err := cacert.New(cacert.SuccessorOf(st.intermediates[0], st.config.Name), root)
+	fresh, err := a.successor(st.intermediates[0], root, keyPlace{st.config, p.change.DryRun})
 	if err != nil {
 		return err
 	}
@@ -229,6 +230,31 @@ func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) er
 	p.text = "rotating the intermediate to " + short(certs.Fingerprint(fresh.Cert))
 	p.doc = st.trust.Issue(certs.Fingerprint(fresh.Cert), p.rootOf, func(fp string) bool { return slices.Contains(used, p.find[fp]) })
 	return nil
+}
+
+// keyPlace decides where a new key is made.
+type keyPlace struct {
+	config policy.Config
+	dryRun bool // a key store keeps what it has made, so nothing is made there
+}
+
+// successor makes a root (parent zero) or an intermediate like old, with a new key. The key is in
+// the key store that pki.yaml names, and otherwise goes to the state directory: a root that is
+// in a token is not followed by one that is in a file.
+func (a *Authority) successor(old *x509.Certificate, parent cacert.Issuer, place keyPlace) (cacert.Issuer, error) {
+	want, store := cacert.SuccessorOf(old, place.config.Name), place.config.IntermediateKey
+	var err error
+	if parent.Cert == nil {
+		if store, err = place.config.RootStore(); err != nil {
+			return cacert.Issuer{}, err
+		}
+	}
+	if store != "" && !place.dryRun {
+		if want.Key, want.KeyURI, err = a.files.NewKey(want.KeyType, store); err != nil {
+			return cacert.Issuer{}, err
+		}
+	}
+	return cacert.New(want, parent)
 }
 
 // planRevocation signs a list of the root that names an intermediate.

@@ -39,6 +39,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
@@ -219,8 +220,8 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 			d.add("keys", Warning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
 			continue
 		}
-		if _, err := os.Stat(cfg.RootKey); cfg.RootKey != "" && err == nil {
-			d.add("keys", Warning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
+		if _, err := os.Stat(keystore.Path(cfg.RootKey)); err == nil {
+			d.add("keys", Warning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, keystore.Path(cfg.RootKey))
 			continue
 		}
 		d.add("keys", OK, "the key of root %q is not here", c.Subject.CommonName)

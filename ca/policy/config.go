@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
@@ -41,9 +42,13 @@ type Config struct {
 	// one than that of Address; it goes into new tokens, where step looks for it. 0
 	// means the port of Address.
 	PublicPort uint16 `yaml:"public_port,omitempty"`
-	// RootKey is the encrypted key of the first root, if it is not in secrets/.
-	// It is read only to make a new intermediate, so it may be on a removable disk.
+	// RootKey is where the key of the first root is, if it is not in secrets/: the path of
+	// a file, which may be on a removable disk because it is read only to make a new
+	// intermediate, or the URI of a key in a key store, as package keystore has them.
 	RootKey string `yaml:"root_key,omitempty"`
+	// IntermediateKey is the URI of a key store in which the keys of new intermediates are
+	// made. It names a store and no key. Empty means secrets/.
+	IntermediateKey string `yaml:"intermediate_key,omitempty"`
 	// CRLAddress is where serve answers GET /crl in cleartext, host:port; empty means nowhere.
 	CRLAddress string `yaml:"crl_address,omitempty"`
 	// CRLURL is where others find the lists, http://host/crl; it goes into new
@@ -236,8 +241,11 @@ func (c Config) Parse() (*Rules, error) {
 			checkAddress(&bad, key, addr)
 		}
 	}
-	if err := CheckFile(c.RootKey); err != nil {
+	if err := checkKey(c.RootKey); err != nil {
 		bad.add("root_key: %v", err)
+	}
+	if err := checkStore(c.IntermediateKey); err != nil {
+		bad.add("intermediate_key: %v", err)
 	}
 	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
 		bad.add("crl_url: %.80q is not http://host/path with nothing behind the path", c.CRLURL)
@@ -358,9 +366,8 @@ func (c Config) PublicHost() string {
 
 const httpsPort = 443 // which a URL without a port means (RFC 9110 §4.2.2)
 
-// ErrURI reports a URI in place of the path of a file: keys that are elsewhere,
-// in a token or a cloud, are not supported.
-var ErrURI = errors.New("it is a URI, and only files are supported")
+// ErrURI reports a URI where only the path of a file is meant.
+var ErrURI = errors.New("it is a URI, and the path of a file is wanted")
 
 // uri begins with a scheme (RFC 3986 §3.1); one letter is a drive of Windows.
 var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
@@ -370,6 +377,44 @@ var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
 func CheckFile(path string) error {
 	if uri.MatchString(path) {
 		return fmt.Errorf("%.80q: %w", path, ErrURI)
+	}
+	return nil
+}
+
+// RootStore returns the URI of the key store in which the key of a new root is made: that of
+// RootKey, and "" if that is a file.
+func (c Config) RootStore() (string, error) {
+	if !keystore.IsURI(c.RootKey) || keystore.Path(c.RootKey) != "" {
+		return "", nil
+	}
+	return keystore.Store(c.RootKey)
+}
+
+// checkKey wants the path of a file, or the URI of a key that this program can open.
+func checkKey(text string) error {
+	if !keystore.IsURI(text) {
+		return CheckFile(text)
+	}
+	if err := keystore.Check(text); err != nil {
+		return fmt.Errorf("%.80q: %w", text, err)
+	}
+	return nil
+}
+
+// checkStore wants the URI of a key store. A URI that names a key would make the next
+// intermediate with the key of the last one.
+func checkStore(text string) error {
+	if text == "" {
+		return nil
+	}
+	store, err := keystore.Store(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%.80q: %w", text, err)
+	case keystore.Path(text) != "":
+		return fmt.Errorf("%.80q: software keys are in secrets/, leave it out", text)
+	case keystore.NamesKey(text):
+		return fmt.Errorf("%.80q: it names a key; name the store only, %s", text, store)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -82,6 +83,28 @@ func readChain(path string) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
 	}
 	return chain, nil
+}
+
+// existing is the inner form of Existing: what is there is known to fit.
+type existing struct{ root, intermediate cacert.Issuer }
+
+// open opens the keys that are in key stores, and checks that all fits.
+func (have Existing) open(opt Options) (out existing, err error) {
+	for _, one := range []struct {
+		cert *x509.Certificate
+		key  *crypto.Signer
+		uri  string
+		to   *cacert.Issuer
+	}{{have.Root, &have.RootKey, opt.Root.KMS, &out.root}, {have.Intermediate, &have.IntermediateKey, opt.Intermediate.KMS, &out.intermediate}} {
+		if one.cert != nil && *one.key == nil && one.uri != "" {
+			if *one.key, err = keystore.Open(one.uri); err != nil {
+				return out, fmt.Errorf("importing: %w", err)
+			}
+			one.to.KeyURI = one.uri
+		}
+		one.to.Cert, one.to.Key = one.cert, *one.key
+	}
+	return out, have.check()
 }
 
 // check refuses what an authority cannot work with.

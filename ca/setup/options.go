@@ -2,12 +2,14 @@ package setup
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 	"unicode/utf8"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -69,6 +71,10 @@ type Certificate struct {
 	// Lifetime is how long the certificate is valid. Default 10 years for a root and 5
 	// for an intermediate; a longer one of an intermediate ends with its root.
 	Lifetime time.Duration
+	// KMS is the URI of a key store, as in package ca/internal/keystore, in which the key is made;
+	// one that names a key uses that, if it is there. Rotations make later keys in the same
+	// store. Empty keeps the key in the state directory.
+	KMS string
 	// Permit are the names that certificates below this one may have, as name constraints
 	// (RFC 5280 §4.2.1.10): DNS names with all names below them, IP addresses, networks
 	// such as 10.20.0.0/16, and hosts of URIs such as spiffe://artstore. If there is one
@@ -132,6 +138,9 @@ func (opt Options) check() error {
 	if opt.OfflineRoot == "" {
 		return nil
 	}
+	if opt.Root.KMS != "" {
+		return errors.New("the root key is in a key store: there is none to move")
+	}
 	if err := policy.CheckFile(opt.OfflineRoot); err != nil {
 		return fmt.Errorf("moving the root key: %w", err)
 	}
@@ -156,6 +165,9 @@ func (opt Options) withDefaults() Options {
 		opt.LeafLifetime = policy.DefaultLifetime
 	}
 	opt.Root = opt.Root.withDefaults(opt.KeyType, cacert.RootLifetime)
+	if path := keystore.Path(opt.Root.KMS); path != "" && opt.OfflineRoot == "" && keystore.Check(opt.Root.KMS) == nil { // softkms:path=FILE
+		opt.OfflineRoot, opt.Root.KMS = path, ""
+	}
 	opt.Intermediate = opt.Intermediate.withDefaults(opt.KeyType, cacert.IntermediateLifetime)
 	if opt.Profiles == nil {
 		opt.Profiles = artstoreProfiles()
@@ -173,10 +185,15 @@ func (c Certificate) withDefaults(keyType string, life time.Duration) Certificat
 	return c
 }
 
-// template is the certificate as package cacert makes it. The error is that of Permit.
+// template is the certificate as package cacert makes it. With a key store, its key exists
+// when template returns. Errors are those of Permit and of the key store.
 func (c Certificate) template(name string) (cacert.Template, error) {
-	permitted, err := cacert.ParseConstraints(c.Permit)
-	return cacert.Template{Name: name, KeyType: c.KeyType, Lifetime: c.Lifetime, Permitted: permitted}, err
+	t := cacert.Template{Name: name, KeyType: c.KeyType, Lifetime: c.Lifetime}
+	var err error
+	if t.Permitted, err = cacert.ParseConstraints(c.Permit); err == nil && c.KMS != "" {
+		t.Key, t.KeyURI, err = keystore.New(c.KMS, c.KeyType)
+	}
+	return t, err
 }
 
 // artstoreProfiles are the services of ArtStore under the names that its

@@ -10,6 +10,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 )
@@ -51,8 +52,13 @@ dns_names: {{list .Opt.DNSNames}}
 # public_port: 443
 
 # Where the encrypted root key is, if not in secrets/. It is read only to make a
-# new intermediate, so it may be on a disk that is usually in a safe.
+# new intermediate, so it may be on a disk that is usually in a safe. A key in a token
+# or a cloud is named by its URI; a PIN is in a file that pin-source names. Keys of new
+# intermediates are made in secrets/, or in the key store that intermediate_key names.
+# This program has the key stores that it was built with (go build -tags pkcs11).
+#   root_key: "pkcs11:token=pki;object=root?pin-source=/etc/pki/pin"
 {{if .RootKey}}root_key: {{json .RootKey}}{{else}}# root_key: /media/safe/root.key{{end}}
+{{if .IntermediateKey}}intermediate_key: {{json .IntermediateKey}}{{else}}# intermediate_key: "pkcs11:token=pki?pin-source=/etc/pki/pin"{{end}}
 
 # How long certificates live, unless a profile says otherwise. A request that names
 # an end gets exactly that, if the life is between min and max, and is refused
@@ -192,14 +198,21 @@ profiles:
 // renderConfig returns pki.yaml for the options. Strings and lists are written as
 // JSON, which is a subset of YAML, so the text of an option cannot add a key. The path of
 // the root key is made absolute: pki.yaml is read from other working directories.
-func renderConfig(opt Options, key *jose.JSONWebKey) ([]byte, error) {
+// rootURI is where the root key is, if that is in a key store.
+func renderConfig(opt Options, rootURI string, key *jose.JSONWebKey) ([]byte, error) {
 	public, err := key.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the enrolment key: %w", err)
 	}
-	rootKey := opt.OfflineRoot
-	if rootKey != "" {
-		if rootKey, err = filepath.Abs(rootKey); err != nil {
+	intermediateKey := ""
+	if opt.Intermediate.KMS != "" {
+		if intermediateKey, err = keystore.Store(opt.Intermediate.KMS); err != nil {
+			return nil, err
+		}
+	}
+	rootKey := rootURI
+	if opt.OfflineRoot != "" {
+		if rootKey, err = filepath.Abs(opt.OfflineRoot); err != nil {
 			return nil, fmt.Errorf("finding %s: %w", opt.OfflineRoot, err)
 		}
 	}
@@ -213,7 +226,7 @@ func renderConfig(opt Options, key *jose.JSONWebKey) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	err = t.Execute(&b, map[string]any{
-		"Opt": opt, "RootKey": rootKey, "Key": string(public), "Provisioner": enrolment,
+		"Opt": opt, "RootKey": rootKey, "IntermediateKey": intermediateKey, "Key": string(public), "Provisioner": enrolment,
 		"Life": policy.Lifetimes{Default: opt.LeafLifetime, Max: max(opt.LeafLifetime, 7*24*time.Hour)}.WithDefaults(policy.Lifetimes{}),
 	})
 	if err != nil {

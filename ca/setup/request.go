@@ -51,10 +51,15 @@ func Request(ctx context.Context, opt Options, file string) (*Result, error) {
 
 // makeRequest makes the key of the intermediate and the request.
 func (w *newAuthority) makeRequest(opt Options) (err error) {
-	if opt.OfflineRoot != "" || !opt.RootPassword.IsZero() || opt.Existing != (Existing{}) || len(opt.Root.Permit)+len(opt.Intermediate.Permit) > 0 {
+	if opt.OfflineRoot != "" || !opt.RootPassword.IsZero() || opt.Existing != (Existing{}) || opt.Root.KMS != "" || len(opt.Root.Permit)+len(opt.Intermediate.Permit) > 0 {
 		return errors.New("requesting an intermediate: whoever holds the root decides on root, key of the root and permitted names")
 	}
-	w.request, w.requestKey, err = cacert.Request(cacert.Template{Name: opt.Name, KeyType: opt.Intermediate.KeyType})
+	t, err := opt.Intermediate.template(opt.Name)
+	if err != nil {
+		return fmt.Errorf("requesting an intermediate: %w", err)
+	}
+	w.requestURI = t.KeyURI
+	w.request, w.requestKey, err = cacert.Request(t)
 	return err
 }
 

@@ -45,10 +45,11 @@ type newAuthority struct {
 	// root and intermediate have their keys, unless Options.Existing has none of the root.
 	// Both are zero if the intermediate is only requested.
 	root, intermediate cacert.Issuer
-	// request is the request for the intermediate in DER (RFC 2986), and requestKey its key.
-	// Both are nil if there is an intermediate.
+	// request is the request for the intermediate in DER (RFC 2986), and requestKey its key,
+	// with its URI if it is in a key store. Both are nil if there is an intermediate.
 	request    []byte
 	requestKey crypto.Signer
+	requestURI string
 	// public and jwe are the two halves of the enrolment key. jwe is encrypted
 	// (RFC 7516 §7.1, compact form), or the private JWK itself if the keys are plain.
 	public *jose.JSONWebKey
@@ -147,7 +148,7 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 	if err := w.makeEnrolmentKey(opt.PlainKeys, password); err != nil {
 		return err
 	}
-	if w.yaml, err = renderConfig(opt, w.public); err != nil {
+	if w.yaml, err = renderConfig(opt, w.root.KeyURI, w.public); err != nil {
 		return err
 	}
 	// Open must be able to read what Init writes, so bad options are found here.
@@ -168,32 +169,28 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 
 // makeIssuers makes root and intermediate, or takes those that exist.
 func (w *newAuthority) makeIssuers(opt Options) error {
-	have := opt.Existing
-	if err := have.check(); err != nil {
+	have, err := opt.Existing.open(opt)
+	if err != nil {
 		return err
 	}
-	root, err := opt.Root.template(opt.Name)
-	switch {
-	case err != nil:
-	case have.Root != nil:
-		w.root = cacert.Issuer{Cert: have.Root, Key: have.RootKey}
-	default:
-		root.PathLength = opt.RootPathLength
-		w.root, err = cacert.New(root, cacert.Issuer{})
+	if w.root = have.root; w.root.Cert == nil {
+		t, err := opt.Root.template(opt.Name)
+		if err == nil {
+			t.PathLength = opt.RootPathLength
+			w.root, err = cacert.New(t, cacert.Issuer{})
+		}
+		if err != nil {
+			return fmt.Errorf("making the root: %w", err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("making the root: %w", err)
-	}
-	intermediate, err := opt.Intermediate.template(opt.Name)
-	switch {
-	case err != nil:
-	case have.Intermediate != nil:
-		w.intermediate = cacert.Issuer{Cert: have.Intermediate, Key: have.IntermediateKey}
-	default:
-		w.intermediate, err = cacert.New(intermediate, w.root)
-	}
-	if err != nil {
-		return fmt.Errorf("making the intermediate: %w", err)
+	if w.intermediate = have.intermediate; w.intermediate.Cert == nil {
+		t, err := opt.Intermediate.template(opt.Name)
+		if err == nil {
+			w.intermediate, err = cacert.New(t, w.root)
+		}
+		if err != nil {
+			return fmt.Errorf("making the intermediate: %w", err)
+		}
 	}
 	return nil
 }
@@ -292,14 +289,20 @@ func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) e
 // the intermediate. Without the key of the root there is no list of the root.
 func (w *newAuthority) writeIssuers(f statedir.Dir) error {
 	if w.request != nil {
-		return f.WriteRequest(w.request, w.requestKey)
+		return f.WriteRequest(w.request, w.requestKey, w.requestURI)
 	}
-	if w.root.Key == nil {
+	// Where a root key is that is not here stands in pki.yaml, because operators move it.
+	if w.root.KeyURI != "" || w.root.Key == nil {
 		if err := f.WriteCert(w.root.Cert); err != nil {
 			return err
 		}
-	} else if err := errors.Join(f.WriteIssuer(w.root), crl.WriteRoot(f.Path, w.root, nil)); err != nil {
+	} else if err := f.WriteIssuer(w.root); err != nil {
 		return err
+	}
+	if w.root.Key != nil {
+		if err := crl.WriteRoot(f.Path, w.root, nil); err != nil {
+			return err
+		}
 	}
 	if err := f.WriteIssuer(w.intermediate); err != nil {
 		return err

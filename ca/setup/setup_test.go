@@ -131,7 +131,7 @@ func TestInitWritesEveryOption(t *testing.T) {
 	}
 	opt := setup.Options{
 		Dir: filepath.Join(t.TempDir(), "ca"), Name: "x\"\nprofiles: {other: {names: [other]}}", DNSNames: []string{"localhost", "ca.internal"},
-		Address: "127.0.0.1:0", Metrics: "127.0.0.1:9444", Database: "elsewhere.db", LeafLifetime: 6 * time.Hour,
+		Address: "127.0.0.1:0", Metrics: "127.0.0.1:9444", Database: "elsewhere.db", LeafLifetime: 6 * time.Hour, LeafKeyTypes: []string{"EC-P384"},
 		Root: setup.Certificate{Lifetime: 48 * time.Hour}, Intermediate: setup.Certificate{Lifetime: 24 * time.Hour}, PlainKeys: true,
 		OfflineRoot: filepath.Join(t.TempDir(), "root.key"), Profiles: profiles,
 	}
@@ -144,7 +144,7 @@ func TestInitWritesEveryOption(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Name != opt.Name || !slices.Equal(cfg.DNSNames, opt.DNSNames) || cfg.Address != opt.Address || cfg.Metrics != opt.Metrics ||
-		cfg.Database != opt.Database || cfg.RootKey != opt.OfflineRoot || cfg.Lifetime.Default != opt.LeafLifetime {
+		cfg.Database != opt.Database || cfg.RootKey != opt.OfflineRoot || cfg.Lifetime.Default != opt.LeafLifetime || !slices.Equal(cfg.KeyTypes, opt.LeafKeyTypes) {
 		t.Errorf("read back as %+v", cfg)
 	}
 	if !reflect.DeepEqual(cfg.Profiles, profiles) {

@@ -64,6 +64,8 @@ func certificateFlags() []cli.Flag {
 		values.DurationFlag("root-lifetime", 0, "how long the root is valid, a `TIME` such as 20y (default: 10y)"),
 		values.DurationFlag("intermediate-lifetime", 0, "how long an intermediate is valid, a `TIME` such as 2y (default: 5y)"),
 		&cli.IntFlag{Name: "root-path-length", Value: 1, Usage: "`NUMBER` of intermediates that a path below the root may have; -1 is no limit"},
+		&cli.StringFlag{Name: "root-kms", Usage: "make the root key in the key store with this `URI`, or use the key that it names: pkcs11:token=pki?pin-source=FILE"},
+		&cli.StringFlag{Name: "intermediate-kms", Usage: "the same for the key of the intermediate, and for those of later ones"},
 		&cli.StringSliceFlag{Name: "root-permit", Usage: fmt.Sprintf(permit, "root")},
 		&cli.StringSliceFlag{Name: "intermediate-permit", Usage: fmt.Sprintf(permit, "intermediate")},
 	}
@@ -101,7 +103,7 @@ func makeAuthority(u *ui.UI, c *cli.Context, opt setup.Options) (*setup.Result, 
 	if err != nil {
 		return nil, err
 	}
-	if have.Intermediate != nil && have.RootKey == nil && have.IntermediateKey == nil {
+	if have.Intermediate != nil && have.RootKey == nil && have.IntermediateKey == nil && opt.Root.KMS+opt.Intermediate.KMS == "" {
 		chain := []*x509.Certificate{have.Intermediate}
 		if have.Root != nil {
 			chain = append(chain, have.Root)
@@ -131,6 +133,7 @@ func initOptions(u *ui.UI, c *cli.Context) (opt setup.Options, err error) {
 	certificate := func(role string) setup.Certificate {
 		return setup.Certificate{
 			KeyType: c.String(role + "-key-type"), Lifetime: values.DurationOf(c, role+"-lifetime"), Permit: c.StringSlice(role + "-permit"),
+			KMS: c.String(role + "-kms"),
 		}
 	}
 	if c.String("intermediate-csr") != "" {

@@ -48,6 +48,8 @@ const (
 type Issuer struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
+	// KeyURI says where the key is, if it is in a key store: see package keystore.
+	KeyURI string
 }
 
 // NoPathLength, as the path length of a root, sets no limit.
@@ -65,9 +67,10 @@ type Template struct {
 	// Permitted are the names that certificates below this one may have. The zero
 	// value permits all.
 	Permitted Constraints
-	// Key is the key of the certificate, if it exists already; KeyType is then not
-	// used. nil makes a new one.
-	Key crypto.Signer
+	// Key is the key of the certificate, if it exists already, and KeyURI where it is, as
+	// in Issuer; KeyType is then not used. nil makes a new one.
+	Key    crypto.Signer
+	KeyURI string
 }
 
 // SuccessorOf is the template of a certificate that replaces c: the same kind of
@@ -133,7 +136,7 @@ func New(want Template, parent Issuer) (Issuer, error) {
 		return Issuer{}, fmt.Errorf("signing %q: %w", t.Subject.CommonName, err)
 	}
 	cert, err := x509.ParseCertificate(der)
-	return Issuer{cert, key}, err
+	return Issuer{cert, key, want.KeyURI}, err
 }
 
 func subject(name, role string, id []byte) pkix.Name {

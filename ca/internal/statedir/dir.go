@@ -2,9 +2,7 @@ package statedir
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"strings"
 
 	"go.step.sm/crypto/jose"
-	"go.step.sm/crypto/pemutil"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -32,6 +29,7 @@ import (
 //	certs/root_ca.crt          copy: bundle of current roots, for people and scripts
 //	certs/intermediate_ca.crt  copy: the issuing intermediate
 //	secrets/<fingerprint>.key  their keys, PKCS#8, encrypted with the password
+//	certs/<fingerprint>.uri    where the key is, if it is in a key store
 //	secrets/<name>.jwe         private key of a provisioner, encrypted with the password
 //	secrets/log.key            key of the log, PKCS#8, encrypted with the password
 //	certs/log.pub              its public half, as signed notes have it
@@ -132,120 +130,33 @@ func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 	return nil
 }
 
-// WriteIssuer stores a CA certificate and its key. The key is written first, because a crash
-// after the certificate alone would leave an issuer that cannot sign. Files that are there
-// already are replaced.
+// WriteIssuer stores a CA certificate and its key, or where the key is. The key is written first,
+// because a crash after the certificate alone would leave an issuer that cannot sign. Files
+// that are there already are replaced.
 func (f Dir) WriteIssuer(i cacert.Issuer) error {
-	key, err := f.forKeyOf(i.Cert).encodeKey(i.Key)
-	if err != nil {
-		return err
-	}
 	fp := certs.Fingerprint(i.Cert)
-	if err := durable.WriteFile(f.KeyPath(fp), key, durable.Private); err != nil {
-		return fmt.Errorf("writing key: %w", err)
+	if i.KeyURI != "" {
+		if err := durable.WriteFile(f.uriPath(fp), []byte(i.KeyURI+"\n"), durable.Public); err != nil {
+			return fmt.Errorf("writing where the key is: %w", err)
+		}
+	} else {
+		key, err := f.forKeyOf(i.Cert).encodeKey(i.Key)
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(f.KeyPath(fp), key, durable.Private); err != nil {
+			return fmt.Errorf("writing key: %w", err)
+		}
 	}
-	return f.writeCert(i.Cert)
+	return f.WriteCert(i.Cert)
 }
 
-func (f Dir) writeCert(c *x509.Certificate) error {
+// WriteCert stores a CA certificate whose key is not in the directory, or is there already.
+func (f Dir) WriteCert(c *x509.Certificate) error {
 	if err := durable.WriteFile(f.File("certs/"+certs.Fingerprint(c)+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{c}), durable.Public); err != nil {
 		return fmt.Errorf("writing certificate: %w", err)
 	}
 	return nil
-}
-
-// KeyPath is where the key of a CA certificate is, by its fingerprint.
-func (f Dir) KeyPath(fp string) string { return f.File("secrets/" + fp + ".key") }
-
-// ReadKey returns the key of a CA certificate. elsewhere is the path of the key if it is not
-// in secrets/; it is root_key of pki.yaml.
-func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
-	path := f.KeyPath(certs.Fingerprint(cert))
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) && elsewhere != "" {
-		path = elsewhere
-		data, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the key of %q: %w", cert.Subject.CommonName, err)
-	}
-	key, err := f.forKeyOf(cert).decodeKey(data)
-	if errors.Is(err, ErrWrongPassword) && isRoot(cert) && f.RootPassword.IsZero() && f.RootPasswordFile == "" {
-		err = fmt.Errorf("%w, or the root has a password of its own", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading key %s: %w", path, err)
-	}
-	if !certs.Fits(cert, key) {
-		return nil, fmt.Errorf("reading key %s: it is not the key of %q", path, cert.Subject.CommonName)
-	}
-	return key, nil
-}
-
-// forKeyOf returns f with the password that the key of this certificate has: a root may have
-// one of its own.
-func (f Dir) forKeyOf(cert *x509.Certificate) Dir {
-	if isRoot(cert) && (!f.RootPassword.IsZero() || f.RootPasswordFile != "") {
-		f.Password, f.PasswordFile = f.RootPassword, f.RootPasswordFile
-	}
-	return f
-}
-
-// isRoot reports whether a certificate is self-issued (RFC 5280 §3.2).
-func isRoot(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
-
-func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
-	opts := []pemutil.Options{pemutil.WithPKCS8(true)}
-	if !f.Plain {
-		pw, err := f.keyPassword()
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, pemutil.WithPassword([]byte(pw.Expose())))
-	}
-	block, err := pemutil.Serialize(key, opts...)
-	if err != nil {
-		return nil, errors.New("encrypting a key: the library refused it")
-	}
-	return pem.EncodeToMemory(block), nil
-}
-
-// openKey parses and decrypts one form of a key. It does not return the error of the library,
-// whose text may quote the file.
-func (f Dir) openKey(data []byte) (crypto.Signer, error) {
-	var opts []pemutil.Options
-	if !isPlain(data) {
-		pw, err := f.keyPassword()
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, pemutil.WithPassword([]byte(pw.Expose())))
-	}
-	key, err := pemutil.ParseKey(data, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("%w, or not a private key", ErrWrongPassword)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("%T cannot sign", key)
-	}
-	return signer, nil
-}
-
-// KeptPlain reports whether the key of the issuing intermediate is not encrypted. Later keys
-// are written in the same way.
-func (f Dir) KeptPlain(issuing *x509.Certificate) (bool, error) {
-	data, err := os.ReadFile(f.KeyPath(certs.Fingerprint(issuing)))
-	if err != nil {
-		return false, fmt.Errorf("reading the issuing key: %w", err)
-	}
-	return isPlain(data), nil
-}
-
-// isPlain reports whether a key needs no password.
-func isPlain(data []byte) bool {
-	block, _ := pem.Decode(data)
-	return block != nil && block.Type == "PRIVATE KEY"
 }
 
 // JWEPath is where the private key of a provisioner is.

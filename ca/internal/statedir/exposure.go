@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
@@ -19,7 +21,7 @@ type Exposure struct {
 }
 
 // Exposures examines the directory, the files that pki.yaml keeps elsewhere (rootKey and
-// database are its settings), the password file, and the directories above each. If root
+// database are its settings), the password files, the files with PINs of key stores, and the directories above each. If root
 // calls it for the directory of the user that serve runs as, this user may own all of it,
 // and is named.
 func (f Dir) Exposures(rootKey, database string) (out []Exposure) {
@@ -42,12 +44,19 @@ func (f Dir) Exposures(rootKey, database string) (out []Exposure) {
 		look(p, durable.Public)
 	}
 	private, _ := filepath.Glob(f.File("secrets/*"))
-	outside := []string{f.PasswordFile, rootKey}
+	apart := []string{f.PasswordFile, f.RootPasswordFile, keystore.Path(rootKey), keystore.PINFile(rootKey)}
+	uris, _ := filepath.Glob(f.File("certs/*.uri"))
+	for _, p := range uris {
+		if uri, err := os.ReadFile(p); err == nil {
+			apart = append(apart, keystore.PINFile(strings.TrimSpace(string(uri))))
+		}
+	}
+	outside := apart
 	if record := Database(f.Path, database); !sqldb.IsURL(record) {
 		private = append(private, record, record+"-wal", record+"-shm") // the last two exist while it is open
 		outside = append(outside, record)
 	}
-	for _, p := range append(private, f.PasswordFile, rootKey) {
+	for _, p := range append(private, apart...) {
 		if p != "" {
 			look(p, fileperm.Secret)
 		}

@@ -19,6 +19,7 @@ import (
 //
 //	request/intermediate.csr   the request, PEM: what the holder of the root signs
 //	request/intermediate.key   its key, as those in secrets/
+//	request/intermediate.uri   in place of that, where the key is, if it is in a key store
 //	request/pki.yaml           only before the first certificate: becomes pki.yaml
 //
 // The directory exists while the authority waits for the certificate. The key is written before
@@ -28,6 +29,7 @@ const (
 	requestFile   = "request/intermediate.csr"
 	requestConfig = "request/pki.yaml"
 	requestKey    = "request/intermediate.key"
+	requestURI    = "request/intermediate.uri"
 	typeCSR       = "CERTIFICATE REQUEST" // RFC 7468 §7
 )
 
@@ -54,16 +56,20 @@ func (f Dir) RequestPath() string { return f.File(requestFile) }
 // RequestedConfig is where pki.yaml is before the first certificate.
 func (f Dir) RequestedConfig() string { return f.File(requestConfig) }
 
-// WriteRequest stores a request (DER) and its key.
-func (f Dir) WriteRequest(der []byte, key crypto.Signer) error {
-	data, err := f.encodeKey(key)
-	if err != nil {
-		return err
-	}
+// WriteRequest stores a request (DER) and its key, or the URI of the key.
+func (f Dir) WriteRequest(der []byte, key crypto.Signer, uri string) error {
 	if err := durable.MkdirAll(f.File(requestDir)); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
 	}
-	if err := durable.WriteFile(f.File(requestKey), data, durable.Private); err != nil {
+	name, data := requestURI, []byte(uri+"\n")
+	if uri == "" {
+		var err error
+		name = requestKey
+		if data, err = f.encodeKey(key); err != nil {
+			return err
+		}
+	}
+	if err := durable.WriteFile(f.File(name), data, durable.Private); err != nil {
 		return fmt.Errorf("writing the key of the request: %w", err)
 	}
 	if err := durable.WriteFile(f.RequestPath(), pem.EncodeToMemory(&pem.Block{Type: typeCSR, Bytes: der}), durable.Public); err != nil {
@@ -101,11 +107,16 @@ func (f Dir) ReadRequest() (text []byte, csr *x509.CertificateRequest, err error
 // [Dir.DropRequest], so a caller that is killed before current.json can begin again. The
 // caller has compared the certificate with the request.
 func (f Dir) AdoptRequest(cert *x509.Certificate) error {
+	to, mode := f.KeyPath(certs.Fingerprint(cert)), fs.FileMode(durable.Private)
 	key, err := os.ReadFile(f.File(requestKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		to, mode = f.uriPath(certs.Fingerprint(cert)), durable.Public
+		key, err = os.ReadFile(f.File(requestURI))
+	}
 	if err != nil {
 		return fmt.Errorf("reading the key of the request: %w", err)
 	}
-	if err := durable.WriteFile(f.KeyPath(certs.Fingerprint(cert)), key, durable.Private); err != nil {
+	if err := durable.WriteFile(to, key, mode); err != nil {
 		return fmt.Errorf("writing key: %w", err)
 	}
 	return f.WriteCert(cert)
@@ -152,13 +163,4 @@ func (f Dir) ImportKey(path string) (key crypto.Signer, err error) {
 		return nil, fmt.Errorf("reading key %s: %w", path, err)
 	}
 	return key, nil
-}
-
-// WriteCert stores a CA certificate whose key is not in the directory, or is there already.
-func (f Dir) WriteCert(c *x509.Certificate) error {
-	path := f.File("certs/" + certs.Fingerprint(c) + ".crt")
-	if err := durable.WriteFile(path, pemfile.EncodeCertificates([]*x509.Certificate{c}), durable.Public); err != nil {
-		return fmt.Errorf("writing certificate: %w", err)
-	}
-	return nil
 }

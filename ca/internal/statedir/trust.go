@@ -106,7 +106,7 @@ func (f Dir) rootListPath(fingerprint string) string {
 }
 
 // Row returns what replicas need of a CA certificate that is in the directory: the
-// certificate, its key sealed if sealKey is set, and the list of a root.
+// certificate, its key sealed if sealKey is set, or where the key is, and the list of a root.
 func (f Dir) Row(c *x509.Certificate, key *translog.Key, sealKey bool) (row truststore.Row, err error) {
 	row = truststore.Row{Fingerprint: certs.Fingerprint(c), Certificate: c.Raw}
 	data, err := os.ReadFile(f.rootListPath(row.Fingerprint))
@@ -116,14 +116,16 @@ func (f Dir) Row(c *x509.Certificate, key *translog.Key, sealKey bool) (row trus
 	if block, _ := pem.Decode(data); block != nil {
 		row.CRL = block.Bytes
 	}
+	uri, err := f.keyURI(row.Fingerprint)
+	if err != nil {
+		return row, err
+	}
+	if uri != "" { // it is in a device, which every replica reaches
+		row.SealedKey, err = trust.SealURI(key, row.Fingerprint, uri)
+		return row, err
+	}
 	if !sealKey {
 		return row, nil
-	}
-	switch _, err := os.Lstat(f.KeyPath(row.Fingerprint)); {
-	case errors.Is(err, fs.ErrNotExist): // it is in a device, which every replica reaches by pki.yaml
-		return row, nil
-	case err != nil:
-		return row, fmt.Errorf("reading the key of %q: %w", c.Subject.CommonName, err)
 	}
 	private, err := f.ReadKey(c, "")
 	if err != nil {
@@ -169,16 +171,23 @@ func (f Dir) install(row truststore.Row, key *translog.Key) error {
 		return errors.New("the record has another certificate in its place")
 	}
 	if _, err := f.readCert(row.Fingerprint); err == nil {
-		if _, err := os.Lstat(f.KeyPath(row.Fingerprint)); err == nil || len(row.SealedKey) == 0 {
+		uri, err := f.keyURI(row.Fingerprint)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Lstat(f.KeyPath(row.Fingerprint)); err == nil || uri != "" || len(row.SealedKey) == 0 {
 			return nil
 		}
 	}
 	if len(row.SealedKey) == 0 {
-		return f.writeCert(c)
+		return f.WriteCert(c)
 	}
-	private, err := trust.Unseal(key, row.Fingerprint, row.SealedKey)
+	private, uri, err := trust.Unseal(key, row.Fingerprint, row.SealedKey)
 	if err != nil {
 		return err
+	}
+	if uri != "" { // whether the key fits is found out by whoever opens it
+		return f.WriteIssuer(cacert.Issuer{Cert: c, KeyURI: uri})
 	}
 	if !certs.Fits(c, private) {
 		return errors.New("the record has a key that does not fit")

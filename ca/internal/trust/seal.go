@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -27,6 +28,19 @@ func Seal(key *translog.Key, fingerprint string, private crypto.Signer) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("sealing the key of %.16s: %w", fingerprint, err)
 	}
+	return seal(key, fingerprint, plain)
+}
+
+// uriPrefix begins what SealURI encrypts. PKCS #8 begins with a SEQUENCE, 0x30.
+const uriPrefix = "uri:"
+
+// SealURI does the same with the URI of a key that is in a key store. It is no secret, but a
+// URI can name a library that is loaded, so whoever writes to the database must not choose it.
+func SealURI(key *translog.Key, fingerprint, uri string) ([]byte, error) {
+	return seal(key, fingerprint, []byte(uriPrefix+uri))
+}
+
+func seal(key *translog.Key, fingerprint string, plain []byte) ([]byte, error) {
 	box, err := box(key)
 	if err != nil {
 		return nil, err
@@ -36,28 +50,31 @@ func Seal(key *translog.Key, fingerprint string, private crypto.Signer) ([]byte,
 	return box.Seal(nonce, nonce, plain, []byte(fingerprint)), nil
 }
 
-// Unseal decrypts what Seal has made for the same certificate.
-func Unseal(key *translog.Key, fingerprint string, sealed []byte) (crypto.Signer, error) {
+// Unseal decrypts what Seal or SealURI has made for the same certificate: the key, or its URI.
+func Unseal(key *translog.Key, fingerprint string, sealed []byte) (private crypto.Signer, uri string, err error) {
 	box, err := box(key)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if len(sealed) < box.NonceSize() {
-		return nil, fmt.Errorf("unsealing the key of %.16s: it is cut off", fingerprint)
+		return nil, "", fmt.Errorf("unsealing the key of %.16s: it is cut off", fingerprint)
 	}
 	plain, err := box.Open(nil, sealed[:box.NonceSize()], sealed[box.NonceSize():], []byte(fingerprint))
 	if err != nil {
-		return nil, fmt.Errorf("unsealing the key of %.16s: it was changed, or sealed by another authority", fingerprint)
+		return nil, "", fmt.Errorf("unsealing the key of %.16s: it was changed, or sealed by another authority", fingerprint)
+	}
+	if uri, found := strings.CutPrefix(string(plain), uriPrefix); found {
+		return nil, uri, nil
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(plain)
 	if err != nil {
-		return nil, fmt.Errorf("unsealing the key of %.16s: it is no PKCS #8 key", fingerprint)
+		return nil, "", fmt.Errorf("unsealing the key of %.16s: it is no PKCS #8 key", fingerprint)
 	}
 	signer, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("unsealing a key: it cannot sign")
+		return nil, "", errors.New("unsealing a key: it cannot sign")
 	}
-	return signer, nil
+	return signer, "", nil
 }
 
 func box(key *translog.Key) (cipher.AEAD, error) {

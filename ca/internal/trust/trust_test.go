@@ -205,22 +205,29 @@ func TestSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := trust.Unseal(key, fp("a"), sealed); err != nil || !private.Equal(got) {
+	if got, _, err := trust.Unseal(key, fp("a"), sealed); err != nil || !private.Equal(got) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := trust.Unseal(key, fp("b"), sealed); err == nil {
+	uri, err := trust.SealURI(key, fp("a"), "pkcs11:token=pki;object=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if private, got, err := trust.Unseal(key, fp("a"), uri); err != nil || private != nil || got != "pkcs11:token=pki;object=x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, _, err := trust.Unseal(key, fp("b"), sealed); err == nil {
 		t.Error("the key of one certificate was unsealed for another")
 	}
-	if _, err := trust.Unseal(newKey(t), fp("a"), sealed); err == nil {
+	if _, _, err := trust.Unseal(newKey(t), fp("a"), sealed); err == nil {
 		t.Error("unsealed by another authority")
 	}
 	for i := range sealed {
 		changed := slices.Clone(sealed)
 		changed[i] ^= 1
-		if _, err := trust.Unseal(key, fp("a"), changed); err == nil {
+		if _, _, err := trust.Unseal(key, fp("a"), changed); err == nil {
 			t.Fatalf("unsealed with byte %d changed", i)
 		}
-		if _, err := trust.Unseal(key, fp("a"), sealed[:i]); err == nil {
+		if _, _, err := trust.Unseal(key, fp("a"), sealed[:i]); err == nil {
 			t.Fatalf("unsealed %d bytes of it", i)
 		}
 	}
