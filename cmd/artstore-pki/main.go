@@ -131,6 +131,7 @@ func newApp(u *ui.UI) *cli.App {
 			showCommand(u),
 			operate.Root(u),
 			operate.Intermediate(u),
+			operate.Renewal(u),
 			migrateCommand(u),
 			backupCommand(u),
 			restoreCommand(u),

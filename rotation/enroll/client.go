@@ -298,3 +298,11 @@ func (c *Client) ChangeTrust(ctx context.Context, change TrustChange) (out Trust
 	}
 	return out, err
 }
+
+// Operate sends what an operator orders: a POST of in to a path of the authority's API such as
+// /renewals, or a GET if in is nil. The answer, JSON of 32 MiB at most, goes into out. operation says
+// in errors what was being done. The client must show the certificate of an operator in the
+// authority's pki.yaml. A refusal is an [Error].
+func (c *Client) Operate(ctx context.Context, operation, path string, in, out any) error {
+	return c.callJSON(ctx, apiRequest{operation: operation, path: path, body: in, limit: maxTrustStatus}, out)
+}

@@ -90,8 +90,10 @@ func staged(s stepapi.TrustStatus, root string) bool {
 // printHolders prints who is in the way, with what an operator asks next: when it was seen,
 // when it renews, and until when it can be in the way.
 func printHolders(u *ui.UI, heading string, list []stepapi.Holder) error {
-	if err := u.Outf("\n%s", heading); err != nil {
-		return err
+	for _, line := range []string{"", heading} {
+		if err := u.Outf("%s", line); err != nil {
+			return err
+		}
 	}
 	now := time.Now()
 	t := u.NewTable("SERVICE", "NAMES", "LAST SEEN", "NEXT RENEWAL", "EXPIRES", "SERIAL")
