@@ -310,7 +310,7 @@ func (a *Authority) update(ctx context.Context, fn func(next *state) error) erro
 	}
 	defer func() { <-a.changeSem }()
 	old := a.state.Load()
-	next := &state{config: old.config, trust: old.trust, roots: old.roots, intermediates: old.intermediates, signer: old.signer, tried: old.tried}
+	next := &state{config: old.config, rules: old.rules, trust: old.trust, roots: old.roots, intermediates: old.intermediates, signer: old.signer, tried: old.tried}
 	if err := fn(next); err != nil {
 		return err
 	}

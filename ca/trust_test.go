@@ -145,6 +145,34 @@ func awaitOwnCertificate(t *testing.T, c *catest.CA) {
 	t.Fatal("the authority still shows a certificate under the old root")
 }
 
+// TestTryOneService: a service that tries a staged root gets its certificates under it, and others
+// do not. A service without a profile is refused.
+func TestTryOneService(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	staged := c.AddRoot(t)
+	try := func(service string) error {
+		_, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepTry, Services: []string{service}})
+		return err
+	}
+	if err := try("nobody"); !isStepError(err) || !strings.Contains(err.Error(), `service "nobody" has no profile`) {
+		t.Errorf("a service without a profile: %v", err)
+	}
+	if err := try("storage"); err != nil {
+		t.Fatal(err)
+	}
+	for service, tries := range map[string]bool{"storage": true, "ingester": false} {
+		issuer, err := x509.ParseCertificate(enrol(t, c, service, service).Certificate[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, root := range c.Authority.Roots() {
+			if signed := issuer.CheckSignatureFrom(root) == nil; signed != (tries == (certs.Fingerprint(root) == staged)) {
+				t.Errorf("%s, root %s: %v", service, certs.Fingerprint(root), signed)
+			}
+		}
+	}
+}
+
 // TestWatch checks the chain that a client with only a fingerprint needs, and that
 // each change yields a new one.
 func TestWatch(t *testing.T) {
