@@ -77,6 +77,9 @@ var errDryRun = errors.New("nothing was changed")
 // A new intermediate, or a list of a root, takes the key of that root. Activating, rolling
 // back and removing need no key.
 func (a *Authority) ChangeTrust(ctx context.Context, by string, change TrustChange) (TrustStatus, error) {
+	if change.Step == stepapi.StepRequest {
+		return a.requestIntermediate(ctx)
+	}
 	var planned *plan
 	for attempt := 0; ; attempt++ {
 		err := a.update(ctx, func(next *state) (err error) {
@@ -156,17 +159,15 @@ func (a *Authority) planAdd(st *state, p *plan, now time.Time) error {
 		_, err := st.trust.Add("", "", now)
 		return err
 	}
-	root, err := a.successor(st.roots[0], cacert.Issuer{}, keyPlace{st.config, p.change.DryRun})
-	if err != nil {
-		return err
-	}
-	issuing, err := a.successor(st.intermediates[0], root, keyPlace{st.config, p.change.DryRun})
+	issuing, root, err := a.newPair(st, p.change)
 	if err != nil {
 		return err
 	}
 	p.use(root)
 	p.use(issuing)
-	p.lists = []cacert.Issuer{root}
+	if root.Key != nil {
+		p.lists = []cacert.Issuer{root}
+	}
 	p.text = "adding root " + short(certs.Fingerprint(root.Cert))
 	p.doc, err = st.trust.Add(certs.Fingerprint(root.Cert), certs.Fingerprint(issuing.Cert), now)
 	return err
@@ -212,12 +213,7 @@ func (p *plan) planRollback(d *trust.Document, now time.Time) (err error) {
 // planIntermediate makes an intermediate under the active root. The old one stays listed, and
 // signs its revocation list, until its last leaf has expired.
 func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) error {
-	rootKey, err := a.files.ReadKey(st.roots[0], st.config.RootKey)
-	if err != nil {
-		return err
-	}
-	root := cacert.Issuer{Cert: st.roots[0], Key: rootKey}
-	fresh, err := a.successor(st.intermediates[0], root, keyPlace{st.config, p.change.DryRun})
+	fresh, root, err := a.nextIssuer(st, p.change)
 	if err != nil {
 		return err
 	}
@@ -226,10 +222,80 @@ func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) er
 		return err
 	}
 	p.use(fresh)
-	p.lists = []cacert.Issuer{root}
+	if root.Key != nil {
+		p.lists = []cacert.Issuer{root}
+	}
 	p.text = "rotating the intermediate to " + short(certs.Fingerprint(fresh.Cert))
 	p.doc = st.trust.Issue(certs.Fingerprint(fresh.Cert), p.rootOf, func(fp string) bool { return slices.Contains(used, p.find[fp]) })
 	return nil
+}
+
+// nextIssuer makes an intermediate under the active root, or takes the one that the holder of
+// that root has signed; the root has no key then.
+func (a *Authority) nextIssuer(st *state, change stepapi.TrustChange) (fresh, root cacert.Issuer, err error) {
+	root.Cert = st.roots[0]
+	if change.Signed != "" {
+		var by *x509.Certificate
+		if fresh, by, err = a.answer(st, change); err == nil && !by.Equal(root.Cert) {
+			err = &StepError{fmt.Errorf("rotating the intermediate: %q is not the active root; add it first", by.Subject.CommonName)}
+		}
+		return fresh, root, err
+	}
+	if root.Key, err = a.files.ReadKey(root.Cert, st.config.RootKey); err != nil {
+		return fresh, root, err
+	}
+	fresh, err = a.successor(st.intermediates[0], root, keyPlace{st.config, change.DryRun})
+	return fresh, root, err
+}
+
+// newPair makes a root with an intermediate under it, or takes those that the holder of the
+// root has made; the root has no key then.
+func (a *Authority) newPair(st *state, change stepapi.TrustChange) (issuing, root cacert.Issuer, err error) {
+	place := keyPlace{st.config, change.DryRun}
+	if change.Signed == "" {
+		if root, err = a.successor(st.roots[0], cacert.Issuer{}, place); err == nil {
+			issuing, err = a.successor(st.intermediates[0], root, place)
+		}
+		return issuing, root, err
+	}
+	issuing, root.Cert, err = a.answer(st, change)
+	if err == nil && slices.ContainsFunc(st.roots, root.Cert.Equal) {
+		err = fmt.Errorf("adding root %s: it is in the trust bundle already", short(certs.Fingerprint(root.Cert)))
+	}
+	return issuing, root, err
+}
+
+// answer reads what the holder of a root has signed. Its faults are the caller's, so they are a
+// [StepError].
+func (a *Authority) answer(st *state, change stepapi.TrustChange) (issuing cacert.Issuer, root *x509.Certificate, err error) {
+	if issuing, root, err = a.files.Answer([]byte(change.Signed), st.roots); err != nil {
+		return issuing, nil, &StepError{err}
+	}
+	outside, err := cacert.Outside([]*x509.Certificate{issuing.Cert, root}, st.rules.Own.Names)
+	if err == nil && len(outside) > 0 {
+		err = &StepError{fmt.Errorf("the signed certificate does not permit the authority's own names %s", strings.Join(outside, ", "))}
+	}
+	return issuing, root, err
+}
+
+// requestIntermediate makes a request for the holder of a root, or returns the one that is open.
+// It changes nothing else: the answer comes with a step, and needs this state directory, which has
+// the key.
+func (a *Authority) requestIntermediate(ctx context.Context) (out stepapi.TrustStatus, err error) {
+	if out, err = a.TrustStatus(ctx); err != nil {
+		return out, err
+	}
+	err = a.update(ctx, func(next *state) error {
+		text, err := a.files.OpenRequest(cacert.SuccessorOf(next.intermediates[0], next.config.Name), next.config.IntermediateKey)
+		if out.Request = string(text); err == nil {
+			err = errDryRun // the state stays as it is
+		}
+		return err
+	})
+	if !errors.Is(err, errDryRun) {
+		return out, fmt.Errorf("requesting an intermediate: %w", err)
+	}
+	return out, nil
 }
 
 // keyPlace decides where a new key is made.
@@ -346,6 +412,11 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 	if err := a.files.WriteDocument(p.doc); err != nil {
 		return err
 	}
+	if p.change.Signed != "" { // the step is taken; what is left of the request, the next one replaces
+		if err := a.files.DropRequest(); err != nil {
+			a.logger.WarnContext(ctx, "answered request not removed", "path", a.files.RequestPath(), "err", err)
+		}
+	}
 	return a.load(next, p.doc)
 }
 
@@ -389,7 +460,11 @@ const reasonCACompromise = 2
 // the record, and those of the roots whose lists are signed.
 func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
 	for _, i := range p.fresh {
-		if err := a.files.WriteIssuer(i); err != nil {
+		write := a.files.WriteIssuer
+		if i.Key == nil { // a root of somebody else
+			write = func(i cacert.Issuer) error { return a.files.WriteCert(i.Cert) }
+		}
+		if err := write(i); err != nil {
 			return nil, err
 		}
 	}

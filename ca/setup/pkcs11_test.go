@@ -3,7 +3,6 @@
 package setup_test
 
 import (
-	"context"
 	"crypto/x509"
 	"os"
 	"path/filepath"
@@ -89,28 +88,4 @@ func TestTokenUsesKeys(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// issues has the authority issue a certificate to itself, verifies it, and returns the
-// fingerprint of the issuer.
-func issues(t *testing.T, a *ca.Authority) (issuer string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	err := a.Watch(ctx, func(id ca.ServerIdentity) error {
-		defer cancel()
-		c, err := x509.ParseCertificate(id.Certificate.Certificate[1])
-		if err != nil {
-			return err
-		}
-		issuer = certs.Fingerprint(c)
-		middle := x509.NewCertPool()
-		middle.AddCert(c)
-		_, err = id.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: certs.Pool(id.Roots...), Intermediates: middle, DNSName: "localhost"})
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	return issuer
 }

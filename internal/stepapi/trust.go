@@ -30,6 +30,7 @@ const (
 	StepRemove             = "remove"              // the root leaves the bundle
 	StepRotateIntermediate = "rotate-intermediate" // a new intermediate under the active root
 	StepRevokeIntermediate = "revoke-intermediate" // the list of its root names it
+	StepRequest            = "request"             // no step yet: TrustStatus.Request gets a request for an intermediate
 )
 
 // TrustChange is the body of POST /trust: one step.
@@ -42,6 +43,10 @@ type TrustChange struct {
 	Services []string `json:"services,omitempty"`
 	// Accept names the services, or names in their certificates, that the step may cut off.
 	Accept []string `json:"accept,omitempty"`
+	// Signed are certificates in PEM that the holder of a root has made for the request of
+	// StepRequest: that of the intermediate, and that of its root, which may be left out if it
+	// is in the bundle. For StepRotateIntermediate, and for StepAdd if the root is a new one.
+	Signed string `json:"signed,omitempty"`
 	// DryRun decides as always, and changes nothing.
 	DryRun bool `json:"dry_run,omitempty"`
 }
@@ -53,6 +58,8 @@ type TrustStatus struct {
 	Roots         []RootStatus        `json:"roots"`   // the active one first
 	Intermediates []IntermediateState `json:"intermediates"`
 	Holders       int                 `json:"holders"` // services that hold a certificate, by lineage
+	// Request is the open request for an intermediate, PEM; only after StepRequest.
+	Request string `json:"request,omitempty"`
 }
 
 // RootStatus is one root of the bundle.

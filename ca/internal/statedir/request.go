@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -100,6 +103,95 @@ func (f Dir) ReadRequest() (text []byte, csr *x509.CertificateRequest, err error
 		return nil, nil, fmt.Errorf("reading the request %s: %w", path, err)
 	}
 	return text, csr, nil
+}
+
+// OpenRequest returns the open request as text (PEM), or makes one. An open request whose key
+// has a certificate already was answered by a process that was killed then; it is replaced,
+// because two certificates with one key could not be told apart. store is as for [Dir.NewKey].
+func (f Dir) OpenRequest(want cacert.Template, store string) (text []byte, err error) {
+	text, csr, err := f.ReadRequest()
+	if err == nil {
+		var used bool
+		if used, err = f.hasCertificate(csr.PublicKey); err == nil && !used {
+			return text, nil
+		}
+	}
+	if err != nil && !errors.Is(err, ErrNoRequest) {
+		return nil, err
+	}
+	if err := f.DropRequest(); err != nil {
+		return nil, err
+	}
+	if want.Key, want.KeyURI, err = f.NewKey(want.KeyType, store); err != nil {
+		return nil, err
+	}
+	der, key, err := cacert.Request(want)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.WriteRequest(der, key, want.KeyURI); err != nil {
+		return nil, err
+	}
+	text, _, err = f.ReadRequest()
+	return text, err
+}
+
+// hasCertificate reports whether a CA certificate in the directory has the key.
+func (f Dir) hasCertificate(key crypto.PublicKey) (bool, error) {
+	roots, others, err := f.Authorities()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(slices.Concat(roots, others), func(c *x509.Certificate) bool { return samePublicKey(c.PublicKey, key) }), nil
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	public, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b)
+}
+
+// Answer reads what the holder of a root has made for the open request: the intermediate, and
+// after it its root, unless that is among roots. It returns them, the intermediate with its
+// key. Nothing is written. Faults of the certificates are errors of [cacert.Check].
+func (f Dir) Answer(text []byte, roots []*x509.Certificate) (issuing cacert.Issuer, root *x509.Certificate, err error) {
+	_, csr, err := f.ReadRequest()
+	if err != nil {
+		return issuing, nil, err
+	}
+	chain, err := pemfile.Certificates(text)
+	if err != nil {
+		return issuing, nil, fmt.Errorf("reading the signed certificate: %w", err)
+	}
+	switch len(chain) {
+	case 1:
+		root = cacert.RootOf(chain[0], roots)
+	case 2:
+		root = chain[1]
+	}
+	if root == nil {
+		return issuing, nil, errors.New("reading the signed certificate: want the intermediate, and after it its root, if that is not in the trust bundle")
+	}
+	if err := cacert.Check(chain[0], root, csr.PublicKey); err != nil {
+		return issuing, nil, err
+	}
+	issuing.Cert = chain[0]
+	uri, err := os.ReadFile(f.File(requestURI))
+	if err == nil {
+		issuing.KeyURI = string(bytes.TrimSpace(uri))
+		issuing.Key, err = keystore.Open(issuing.KeyURI)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		var data []byte
+		if data, err = os.ReadFile(f.File(requestKey)); err == nil {
+			issuing.Key, err = f.decodeKey(data)
+		}
+	}
+	if err == nil && !certs.Fits(issuing.Cert, issuing.Key) {
+		err = errors.New("it does not fit the request")
+	}
+	if err != nil {
+		return issuing, nil, fmt.Errorf("reading the key of the request: %w", err)
+	}
+	return issuing, root, nil
 }
 
 // AdoptRequest stores the certificate that answers the request, and the key beside it. No

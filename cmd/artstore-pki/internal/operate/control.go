@@ -37,7 +37,7 @@ func (r *refusal) Error() string { return r.text }
 // controlFlags are the flags by which a command finds its authority.
 func controlFlags() []cli.Flag {
 	return []cli.Flag{
-		flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.CAURL),
+		flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.Shared(flags.CAURL),
 		&cli.StringFlag{Name: credentials.Cert, Usage: "ask the authority at --ca-url with this certificate of an operator: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
 		&cli.StringFlag{Name: credentials.Key, Usage: "private key `FILE` of --cert, PEM"},
 		&cli.StringFlag{Name: credentials.CACert, Usage: "trust bundle `FILE` for the authority, PEM"},
@@ -53,7 +53,7 @@ func open(u *ui.UI, c *cli.Context) (control, error) {
 	if c.IsSet(flags.CAURL) && c.String(flags.CAURL) != u.Getenv(flags.EnvCAURL) { // given as a flag, not by the variable
 		return nil, ui.UsageErrorf("--%s goes with --%s: without a certificate, the authority in --%s is changed", flags.CAURL, credentials.Cert, flags.Dir)
 	}
-	opt := ca.Options{Dir: c.String(flags.Dir), Logger: slog.New(slog.DiscardHandler)}
+	opt := ca.Options{Dir: c.String(flags.Dir), RootPasswordFile: c.String(flags.RootPassword), Logger: slog.New(slog.DiscardHandler)}
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {

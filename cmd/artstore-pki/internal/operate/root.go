@@ -1,6 +1,8 @@
 package operate
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -18,6 +20,7 @@ const (
 	flagDryRun  = "dry-run"
 	flagService = "service"
 	flagWait    = "wait"
+	flagSigned  = "signed"
 )
 
 // Root returns the command root with its steps.
@@ -34,7 +37,8 @@ authority knows who would refuse a certificate under a root.`),
 				name: "add", step: stepapi.StepAdd, done: "staged: services fetch the bundle with it; root status says who has it in effect",
 				usage: "stage a new root, and make an intermediate under it",
 				description: `The root has the kind of key and the lifetime of the active one. It is in the bundle and signs for
-nobody yet.`,
+nobody yet. A root that somebody else holds is staged with --signed, see intermediate request.`,
+				flags: []cli.Flag{signedFlag()},
 			}),
 			step(u, stepSpec{
 				name: "try", step: stepapi.StepTry, args: "[FINGERPRINT]", accepts: true, done: "the services named get their next certificates under the staged root",
@@ -77,8 +81,11 @@ func Intermediate(u *ui.UI) *cli.Command {
 				name: "rotate", step: stepapi.StepRotateIntermediate, done: "new certificates come from the new intermediate; the others stay good",
 				usage: "issue from a new intermediate under the active root",
 				description: `Cuts nobody off: each certificate comes with its intermediate. Needs the key of the root, in
-secrets/ or where root_key of pki.yaml says.`,
+secrets/ or where root_key of pki.yaml says; or, if somebody else holds the root, the answer to
+intermediate request.`,
+				flags: []cli.Flag{signedFlag()},
 			}),
+			requestCommand(u),
 			step(u, stepSpec{
 				name: "revoke", step: stepapi.StepRevokeIntermediate, args: "FINGERPRINT", accepts: true, done: "the list of the root names it: peers refuse whatever it has signed",
 				usage: "revoke an intermediate whose key was stolen",
@@ -149,6 +156,42 @@ func step(u *ui.UI, s stepSpec) *cli.Command {
 	}
 }
 
+// requestCommand declares intermediate request, which changes nothing that is in use.
+func requestCommand(u *ui.UI) *cli.Command {
+	return &cli.Command{
+		Name:  "request",
+		Usage: "print a request for an intermediate, for whoever holds the root",
+		Description: `Makes a key, which stays in the state directory, and prints a certificate request for it (PEM). As
+long as it is open, the same request is printed again. Its answer, the certificate and after it
+its root, goes to intermediate rotate --signed, or to root add --signed if the root is a new one.`,
+		Flags: controlFlags(),
+		Action: u.Action(func(u *ui.UI, c *cli.Context) error {
+			if err := flags.WantArgs(c, 0, 0); err != nil {
+				return err
+			}
+			authority, err := open(u, c)
+			if err != nil {
+				return err
+			}
+			defer authority.Close()
+			status, err := authority.ChangeTrust(c.Context, stepapi.TrustChange{Step: stepapi.StepRequest})
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(status.Request) {
+				if err := u.Outf("%s", strings.TrimSuffix(line, "\n")); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+}
+
+func signedFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagSigned, Usage: "`FILE` with the answer to intermediate request: the certificate, and after it its root, PEM"}
+}
+
 // acceptFlag names whom to leave behind, one by one: there is no way to accept all of them
 // without reading who they are.
 func acceptFlag() cli.Flag {
@@ -178,6 +221,13 @@ func runStep(u *ui.UI, c *cli.Context, s stepSpec) error {
 	}
 	defer authority.Close()
 	change := stepapi.TrustChange{Step: s.step, DryRun: c.Bool(flagDryRun), Accept: c.StringSlice(flagAccept), Services: c.StringSlice(flagService)}
+	if file := c.String(flagSigned); file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("reading the signed certificate: %w", err)
+		}
+		change.Signed = string(data)
+	}
 	if named := c.Args().First(); named != "" {
 		if change.Certificate, err = resolve(c, authority, named); err != nil {
 			return err
