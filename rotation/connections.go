@@ -3,10 +3,12 @@ package rotation
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +36,8 @@ type connTracker struct {
 type serverConn struct {
 	net.Conn
 	server *Server
-	opened uint64 // number of the generation in effect when the handshake began
+	opened uint64              // number of the generation in effect when the handshake began
+	shown  []*x509.Certificate // the issuers of the own certificate then
 	peer   peerState
 
 	mu    sync.Mutex  // guards the fields below; never held across I/O or Authorize
@@ -63,7 +66,7 @@ func (s *Server) currentEpoch() policyEpoch {
 // means than a listener; [Server.Listener] uses it.
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	epoch := s.currentEpoch()
-	c := &serverConn{Conn: raw, server: s, opened: epoch.gen.number, gen: epoch.gen}
+	c := &serverConn{Conn: raw, server: s, opened: epoch.gen.number, shown: epoch.gen.own.chain[1:], gen: epoch.gen}
 	conn := tls.Server(c, s.TLSConfig())
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -294,6 +297,12 @@ func (s *Server) reevaluateConn(c *serverConn, now time.Time) time.Time {
 		return next
 	}
 	return now.Add(noEnd)
+}
+
+// isOfAnotherIssuer reports whether the own certificate has other issuers now than at the
+// handshake of c.
+func (c *serverConn) isOfAnotherIssuer(g *Generation) bool {
+	return !slices.EqualFunc(c.shown, g.own.chain[1:], (*x509.Certificate).Equal)
 }
 
 // reauthorize asks Authorize about an open connection, and cuts it if refused.

@@ -202,6 +202,19 @@ func ticketNames(pairs []certPair) string {
 	return strings.Join(slices.Compact(names), "\x00")
 }
 
+// ticketIssuers returns the issuers of the certificates that a server shows, for the scope of
+// its tickets: after a resumption the client still judges the chain of the first handshake.
+func ticketIssuers(pairs []certPair) string {
+	var issuers []string
+	for _, p := range pairs {
+		for _, c := range p.chain[1:] {
+			issuers = append(issuers, string(c.Raw))
+		}
+	}
+	slices.Sort(issuers)
+	return digestOf(slices.Compact(issuers))
+}
+
 // assemble makes a generation of what the gate has accepted. Number and time of
 // publication are set by publish.
 func assemble(m Material, own certPair, lists *revocations) *Generation {

@@ -108,8 +108,9 @@ func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 }
 
 // Handler judges the peer before each request as a handshake would judge it now. A peer
-// that would be refused gets status 403. If the connection is draining, the answer has
-// "Connection: close", or a GOAWAY in HTTP/2, and requests under way finish. Requests
+// that would be refused gets status 403. If the connection is draining, or the own
+// certificate has another issuer since, the answer has "Connection: close", or a GOAWAY in
+// HTTP/2, and requests under way finish. Requests
 // without TLS are refused.
 func (s *Server) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +120,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 			return
 		}
 		v := s.evaluateRequest(r)
-		if v != (decision{}) {
+		c, ours := r.Context().Value(connKey{}).(*serverConn)
+		if v != (decision{}) || ours && c.isOfAnotherIssuer(s.id.Current()) {
 			w.Header().Set("Connection", "close")
 		}
 		if v.cut != nil {

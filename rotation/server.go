@@ -68,7 +68,9 @@ const wholeRecords = true
 // [Server.Reauthorize]; [Server.Handler] refuses their requests before that. A
 // connection is drained if the certificate of its peer has expired or has no trusted root
 // any more, or after MaxAge: the client is told with its next answer, and the connection
-// is cut after DrainTimeout.
+// is cut after DrainTimeout. If the server itself has a certificate of another issuer since,
+// the client is told as well, and nothing is cut: a client that comes again before the old
+// issuer is revoked loses no request then.
 type Server struct {
 	id     *Identity
 	opts   ServerOptions
@@ -229,7 +231,7 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	if !next.IsZero() {
 		b.until = earlier(b.until, next)
 	}
-	keys, err := s.id.tickets.keys(day, s.scope(ticketNames(pairs), g, epoch, policy))
+	keys, err := s.id.tickets.keys(day, s.scope(pairs, g, epoch, policy))
 	if err != nil {
 		return nil, err
 	}
@@ -262,11 +264,11 @@ func (s *Server) authorizeConn(g *Generation, cs tls.ConnectionState) error {
 }
 
 // scope returns everything that must be the same for a ticket to be accepted: the server,
-// its names, its trust, the revocations and the policy. The leaf itself is not part of
-// it, so that a renewal keeps resumption.
-func (s *Server) scope(names string, g *Generation, epoch uint64, policy string) []string {
+// its names, its issuers, its trust, the revocations and the policy. The leaf itself is not
+// part of it, so that a renewal keeps resumption.
+func (s *Server) scope(pairs []certPair, g *Generation, epoch uint64, policy string) []string {
 	return []string{
 		fmt.Sprintf("server %d auth %d min %04x epoch %d", s.number, s.clientAuth(), s.opts.MinVersion, epoch),
-		names, g.trust, g.revoked.digest, policy,
+		ticketNames(pairs), ticketIssuers(pairs), g.trust, g.revoked.digest, policy,
 	}
 }

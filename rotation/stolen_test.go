@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"crypto/x509"
 	"errors"
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -104,4 +105,46 @@ func TestStolenIntermediateAtClient(t *testing.T) {
 	mustGet(t, tr, honest)
 	behind := transport(t, open(t, rotation.Static(m), 0), rotation.TransportOptions{})
 	mustGet(t, behind, resumed)
+}
+
+// TestIssuerChangesBeforeItIsRevoked expects that clients of a server, which got a certificate
+// of another intermediate, come again by a full handshake. So no request fails when the old
+// intermediate is revoked, and a request that is under way then goes on.
+func TestIssuerChangesBeforeItIsRevoked(t *testing.T) {
+	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newTheft(t)
+			server := newPushed(s.stolen.leaf(t, "svc", nil))
+			answers := make(chan struct{})
+			addr := listenServer(t, open(t, server, 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Remote", r.RemoteAddr)
+				if r.URL.Path == "/slow" {
+					_ = http.NewResponseController(w).Flush()
+					<-answers
+				}
+				whoami(w, r)
+			})
+			m := s.taking(s.good.leaf(t, "client", nil), s.lists(t, -2, false))
+			client := newPushed(m)
+			tr := transport(t, open(t, client, time.Hour), rotation.TransportOptions{HTTP1Only: !h2})
+			first := mustGet(t, tr, addr).Get("Remote")
+			server.mustPush(t, s.good.leaf(t, "svc", nil))
+			var h http.Header
+			waitFor(t, "another connection", func() bool {
+				h = mustGet(t, tr, addr)
+				return h.Get("Remote") != first
+			})
+			if h.Get("Resumed") != "false" {
+				t.Error("the new connection was resumed: the client judges the chain of before")
+			}
+			resp := start(t, tr, addr, "/slow")
+			defer func() { _ = resp.Body.Close() }()
+			client.mustPush(t, s.taking(m, s.lists(t, -1, true)))
+			mustGet(t, tr, addr)
+			close(answers)
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "ok" {
+				t.Errorf("the request that was under way: %q, %v", body, err)
+			}
+		})
+	}
 }
