@@ -73,9 +73,10 @@ func serviceRules() []Rule {
 
 		{Package: "rotation/status", Why: whyLight},
 		{Package: "rotation", Own: with(leaves, "rotation/status"), Why: whyLight},
+		{Package: "rotation/internal/fileaccess", Own: []string{"internal/durable"}, Why: whyLight},
 		{Package: "rotation/internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
 		{Package: "rotation/files", Own: with(leaves, "rotation", "rotation/internal/filewatch"), Why: whyLight},
-		{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
+		{Package: "rotation/enroll", Own: with(leaves, "rotation", "rotation/internal/fileaccess"), Why: whyLight},
 		{Package: "rotation/spiffe", Own: with(leaves, "rotation"), Modules: []string{
 			"github.com/spiffe/go-spiffe/v2/bundle/x509bundle", "github.com/spiffe/go-spiffe/v2/spiffeid", "github.com/spiffe/go-spiffe/v2/svid/x509svid",
 		}, Why: whyBridge}, // not the module: its workloadapi links gRPC

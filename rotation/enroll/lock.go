@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/artstore/artstore-pki/internal/flock"
+	"github.com/artstore/artstore-pki/rotation/internal/fileaccess"
 )
 
 // ErrBusy reports that another writer has locked the identity directory: a running service
@@ -30,9 +31,9 @@ func (s *store) acquire() (release func(), err error) {
 		return nil, err
 	}
 	path := filepath.Join(s.dir, lockName)
-	f, err := openLock(path)
+	f, err := fileaccess.OpenLock(path)
 	if err != nil {
-		if !canWrite(s.dir) {
+		if !fileaccess.CanWrite(s.dir) {
 			return func() {}, nil
 		}
 		return nil, fmt.Errorf("locking the identity directory: %w", err)

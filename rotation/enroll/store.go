@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/internal/fileaccess"
 )
 
 // Names in the directory [Config.Dir]. The first five are links into the current
@@ -288,7 +289,7 @@ func (s *store) keepAccessOf(before, gen string) error {
 		if _, err := root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		lost, err := keepAccess(root, filepath.Join(before, f.like), to, f.most)
+		lost, err := fileaccess.Keep(root, filepath.Join(before, f.like), to, f.most)
 		if err != nil {
 			return fmt.Errorf("keeping owner and mode of %s: %w", filepath.Join(s.dir, to), err)
 		}

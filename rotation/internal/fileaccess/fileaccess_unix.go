@@ -1,6 +1,6 @@
 //go:build unix
 
-package enroll
+package fileaccess
 
 import (
 	"errors"
@@ -11,21 +11,23 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// openLock does not follow a link, because the file is truncated and written.
-func openLock(path string) (*os.File, error) {
+// OpenLock opens the lock file at path for reading and writing, and makes it (0600) if it is
+// absent. It does not follow a link, because the file is truncated and written.
+func OpenLock(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 }
 
-func canWrite(dir string) bool {
+// CanWrite reports whether this user may make files in a directory.
+func CanWrite(dir string) bool {
 	const w = 2 // W_OK of access(2)
 	return syscall.Access(dir, w) == nil
 }
 
-// keepAccess gives to owner, group and mode of from. The mode is kept only if it permits no
+// Keep gives to owner, group and mode of from. The mode is kept only if it permits no
 // more than most. Both paths are within in, and no link leads out of it. lost reports that
 // owner or group could not be set. If that is the group of a secret file, the mode gives the
 // group no rights, because it would be another group.
-func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
+func Keep(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
 	was, err := in.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
