@@ -166,13 +166,13 @@ func (id *Identity) noteFailure(err error) {
 	id.events.push(Change{Generation: id.currentGeneration(), Err: err})
 }
 
-// noteMode records how a file source notices changes.
+// noteMode records how the source notices changes.
 func (id *Identity) noteMode(mode string, why error) {
 	id.mu.Lock()
 	id.health.mode, id.health.modeErr = mode, why
 	id.mu.Unlock()
 	if why != nil {
-		id.log.Warn("file notification unavailable, polling only", "err", why)
+		id.log.Warn("changes are noticed by polling only", "err", why)
 	}
 }
 

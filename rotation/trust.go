@@ -161,7 +161,7 @@ func (o trustObserver) Failed(err error)         { o.t.noteFailure(err) }
 // noteMode logs why a file source can only poll.
 func (t *Trust) noteMode(why error) {
 	if why != nil {
-		t.log.Warn("file notification unavailable, polling only", "err", why)
+		t.log.Warn("changes are noticed by polling only", "err", why)
 	}
 }
 

@@ -71,11 +71,12 @@ type dialer struct {
 	name         string                            // Client.AuthorityName
 	checkRevoked func([][]*x509.Certificate) error // of every Client; may be nil
 	observe      func() func(http.Header)          // of every Client; may be nil
+	keepAlive    bool                              // keep the connection between requests
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // newClient makes a client that speaks TLS 1.3, trusts the given roots only, and keeps no
-// connection. A shared http.Client would have trust, proxies and cookies of other code.
+// connection unless d.keepAlive says so. A shared http.Client would have trust, proxies and cookies of other code.
 func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	if _, err := parseURL(url); err != nil {
 		return nil, err
@@ -95,8 +96,9 @@ func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certi
 		TLSClientConfig:     conf,
 		DialContext:         d.dial,
 		TLSHandshakeTimeout: d.timeout,
-		// So that no connection lives longer than its certificate.
-		DisableKeepAlives: true,
+		// So that no connection lives longer than its certificate. The owner of a client that
+		// keeps its connection closes it in time.
+		DisableKeepAlives: !d.keepAlive,
 	}
 	c.http = &http.Client{Transport: transport, Timeout: d.timeout}
 	return c, nil

@@ -38,6 +38,11 @@
 //     permits it (TestGraceNeedsNoToken).
 //   - Certificate, trust bundle and revoked lists are refreshed independently: a failure of
 //     one does not delay the others (TestJobsFailApart, TestListsFailApart).
+//   - Where the authority holds requests, a change takes effect within seconds
+//     (TestWatchTellsOfChanges, TestRealFleetIsTold); elsewhere with the next refresh, as
+//     without them (TestWatchFallsBack). A change that cannot take effect here makes no loop
+//     of requests (TestWatchMakesNoLoop), and an authority that restarts gets those of a
+//     fleet over seconds (TestWatchNoHerd).
 //   - A certificate that a list has named stays refused until it has ended, whatever later
 //     lists say, over a restart too (TestForgottenIsKept).
 //   - No log line and no error has a key or a token (TestLogsHoldNoSecrets).
@@ -107,7 +112,12 @@ type Config struct {
 	// TrustRefresh is the time between two requests for the trust bundle, and for the
 	// revoked lists. 0 means a sixth of the life of the certificate, at most 1 h.
 	TrustRefresh time.Duration
-	// Timeout bounds one request to the authority. 0 means 30 s.
+	// PollOnly turns off the request that the authority holds until the trust bundle, a
+	// revoked list or an order to renew changes. By default, changes take effect within
+	// seconds where the authority knows that request, and with the next refresh elsewhere.
+	PollOnly bool
+	// Timeout bounds one request to the authority, a held one without the time in which it
+	// is held. 0 means 30 s.
 	Timeout time.Duration
 	// Logger gets state changes and failures. New certificates are logged at debug level
 	// only, because a [rotation.Identity] logs them when they come into effect. nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -132,3 +133,6 @@ func Due(leaf *x509.Certificate, now time.Time) bool {
 
 // KeyTypeOf is the type of the successor of key.
 func KeyTypeOf(key crypto.PrivateKey) KeyType { return keyTypeOf(key.(crypto.Signer)) }
+
+// ParseWatch reads an answer of GET /watch.
+func ParseWatch(body []byte) (stepapi.WatchResponse, error) { return parseWatch(body) }

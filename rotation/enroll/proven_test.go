@@ -124,7 +124,6 @@ func (a *authority) lists(r *http.Request) (int, any) {
 	if a.stock {
 		return http.StatusNotFound, stepapi.Error{Status: 404, Message: "no such route"}
 	}
-	now := a.clock()()
 	var out stepapi.RevokedResponse
 	for _, issuer := range append(a.retired, a.issuer) {
 		list, err := a.list(issuer)
@@ -136,11 +135,22 @@ func (a *authority) lists(r *http.Request) (int, any) {
 			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})),
 		})
 	}
-	tag := fmt.Sprintf(`"%d-%d-%v-%d"`, len(a.revoked), len(a.retired), a.forger != nil, now.Unix()/int64(listEvery/time.Second))
+	tag := a.tagNow()
 	if r.Header.Get("If-None-Match") == tag {
 		return http.StatusNotModified, nil
 	}
 	return http.StatusOK, tagged{out, tag}
+}
+
+// tagNow is the ETag of the lists. a.mu is held.
+func (a *authority) tagNow() string {
+	return fmt.Sprintf(`"%d-%d-%v-%d"`, len(a.revoked), len(a.retired), a.forger != nil, a.clock()().Unix()/int64(listEvery/time.Second))
+}
+
+func (a *authority) listsTag() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tagNow()
 }
 
 type tagged struct {

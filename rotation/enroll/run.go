@@ -17,6 +17,8 @@ func (a *agent) run(ctx context.Context) error {
 		a.leaf.join()
 		a.trust.join()
 		a.lists.join()
+		a.watch.join()
+		a.watch.disconnect()
 	}()
 	for {
 		now := a.wallNow()
@@ -36,6 +38,11 @@ func (a *agent) run(ctx context.Context) error {
 		case r := <-a.lists.done:
 			a.lists.running = false
 			a.onListed(ctx, r)
+		case r := <-a.watch.done:
+			a.watch.running, a.watch.held = false, nil
+			a.onWatched(ctx, r)
+		case <-a.watch.held:
+			a.onHeld(ctx)
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -59,6 +66,7 @@ func (a *agent) begin(ctx context.Context, now time.Time) {
 	if a.lists.due(now) {
 		a.lists.start(func() (fetchedLists, error) { return a.fetchLists(ctx, cur.roots, tag) })
 	}
+	a.beginWatch(ctx, now)
 }
 
 // sleep returns the time until a task is due, or the tick if that is shorter: a timer does
@@ -69,6 +77,9 @@ func (a *agent) sleep(now time.Time) time.Duration {
 		if !t.running {
 			d = min(d, t.at.Sub(now))
 		}
+	}
+	if !a.watch.running && a.watchReady(now) {
+		d = min(d, a.watch.at.Sub(now))
 	}
 	return max(d, time.Millisecond)
 }
@@ -161,11 +172,13 @@ func (a *agent) install(ctx context.Context, i *identity, received, issued time.
 		a.tag = "" // the lists in effect are gone
 	}
 	a.leaf.succeeded()
+	a.watch.renewed()
 	a.plan(now)
 	if a.trust.at.IsZero() { // soon, but at a random moment: other services may start now too
 		first := float64(min(tick(a.life()), a.trustInterval()))
 		a.trust.schedule(now, now.Add(time.Duration(a.random()*first)))
 		a.lists.schedule(now, now.Add(time.Duration(a.random()*first)))
+		a.watch.schedule(now, later(a.trust.at, a.lists.at)) // it then says what these have brought
 	}
 	if err := a.pending.forget(); err != nil {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "key of a finished enrolment not removed", logAttrs(i, err)...)
@@ -173,12 +186,15 @@ func (a *agent) install(ctx context.Context, i *identity, received, issued time.
 }
 
 // plan sets the time of the renewal, not earlier than a tenth of the life after receipt: a
-// wrong clock must not cause renewals in a loop.
+// wrong clock must not cause renewals in a loop. An order of the authority may be earlier.
 func (a *agent) plan(now time.Time) {
 	leaf := a.cur.leaf()
 	at := validity{a.received, a.issued, leaf.NotAfter}.renewalTime(a.offset(), a.renewalPoint)
 	if least := a.received.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 10); at.Before(least) {
 		at = least
+	}
+	if ordered := a.watch.renewAt; !ordered.IsZero() && ordered.Before(at) {
+		at = ordered
 	}
 	a.leaf.schedule(now, at)
 }
@@ -203,6 +219,13 @@ func (a *agent) compareClocks(ctx context.Context) {
 		return
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the clock here differs from the authority's", slog.Duration("ahead", -skew))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // dueTime says when a task is due, by the wall clock.

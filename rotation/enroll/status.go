@@ -30,6 +30,16 @@ type Status struct {
 	// oldest list of an intermediate was signed, and RevokedUntil the earliest nextUpdate.
 	RevokedLists, RevokedSerials, RevokedKept int
 	RevokedAt, RevokedUntil                   time.Time
+	// Watching is whether the authority tells of changes at once, by a request that it holds.
+	// Otherwise it is asked from time to time. WatchingSince is when that has begun, zero
+	// before the first attempt. WatchAnswered is when such a request was answered last;
+	// nothing changed in the minutes since. WatchFailures are those in a row.
+	Watching                     bool
+	WatchingSince, WatchAnswered time.Time
+	WatchFailures                int
+	WatchError                   string
+	// OrderedRenewal is the id of the last order to renew, 0 if there was none.
+	OrderedRenewal int64
 	// Skew is how far the authority's clock is ahead of the clock here. It is 0 below 2 s,
 	// and before the first answer.
 	Skew time.Duration
@@ -78,6 +88,8 @@ func (a *agent) report() {
 		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: errtext.Of(a.leaf.err),
 		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: errtext.Of(a.trust.err),
 		RevokedFailures: a.lists.failures, RevokedError: errtext.Of(a.lists.err), Skew: time.Duration(a.skew.Load()),
+		Watching: a.watch.mode == modeWatch, WatchingSince: a.watch.since, WatchAnswered: a.watch.answered,
+		WatchFailures: a.watch.failures, WatchError: errtext.Of(a.watch.err), OrderedRenewal: a.watch.obeyed,
 	}
 	if a.cur != nil {
 		st.Serial, st.NotAfter = certs.Serial(a.cur.leaf()), a.cur.leaf().NotAfter

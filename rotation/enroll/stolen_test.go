@@ -2,6 +2,7 @@ package enroll_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -23,8 +24,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// forge signs a leaf now, with the key of an intermediate that it takes from the authority.
-func forge(t *testing.T, authority *catest.CA, intermediate *x509.Certificate) *x509.Certificate {
+// forge signs a leaf now, with the key of an intermediate that it takes from the authority. The
+// key of the leaf is the same one.
+func forge(t *testing.T, authority *catest.CA, intermediate *x509.Certificate) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(authority.Dir, "secrets", certs.Fingerprint(intermediate)+".key"))
 	if err != nil {
@@ -35,7 +37,7 @@ func forge(t *testing.T, authority *catest.CA, intermediate *x509.Certificate) *
 		t.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(4711), Subject: pkix.Name{CommonName: "ingester"}, DNSNames: []string{"ingester"},
+		SerialNumber: big.NewInt(4711), Subject: pkix.Name{CommonName: "svc"}, DNSNames: []string{"svc"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 	}, intermediate, key.Public(), key)
 	if err != nil {
@@ -45,7 +47,7 @@ func forge(t *testing.T, authority *catest.CA, intermediate *x509.Certificate) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	return leaf
+	return leaf, key
 }
 
 // issuerOf is the intermediate in the chain of m.
@@ -94,7 +96,7 @@ func TestRealStolenIntermediate(t *testing.T) {
 	if err != nil || issuerOf(t, moved).Equal(stolen) {
 		t.Fatalf("before the revocation: %v", err)
 	}
-	forged := forge(t, authority, stolen)
+	forged, _ := forge(t, authority, stolen)
 	if out, err := opensslVerify(t, cfg.Dir, forged, stolen); err != nil {
 		t.Errorf("with the lists from before the revocation: %v\n%s", err, out)
 	}

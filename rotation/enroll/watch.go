@@ -22,6 +22,13 @@ import (
 // authority that cannot be reached. After the first identity, only ctx ends it. Watch may be
 // called again, and then yields the identity that it has.
 func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error) error {
+	return s.WatchObserved(ctx, yield, nil)
+}
+
+// WatchObserved is Watch for a rotation.Identity. The status of that says in WatchMode whether
+// the authority tells of changes ("watch+poll") or is asked from time to time ("poll"), and in
+// WatchError why. o may be nil.
+func (s *Source) WatchObserved(ctx context.Context, yield func(rotation.Material) error, o rotation.Observer) error {
 	if !s.busy.CompareAndSwap(false, true) {
 		return errors.New("watching enrolment: the source is watched already")
 	}
@@ -34,8 +41,9 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 		defer release()
 	}
 	a := &agent{
-		Source: s, yield: yield,
+		Source: s, yield: yield, observer: o,
 		leaf: newTask[*identity](), trust: newTask[[]*x509.Certificate](), lists: newTask[fetchedLists](),
+		watch: watching{task: newTask[watchAnswer](), most: mostWait},
 	}
 	if err := a.start(ctx); err != nil {
 		return err
@@ -49,18 +57,20 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 type agent struct {
 	*Source
 	yield          func(rotation.Material) error
-	cur            *identity     // in effect, or expired with a newer bundle or lists
-	received       time.Time     // when cur was received, by our clock
-	issued         time.Time     // when cur was issued, by the authority's clock
-	renewalPoint   float64       // within the window of renewal, in [0, 1)
-	assumed        time.Duration // offset of the authority's clock when the renewal was planned
-	lastLoggedSkew time.Duration // the offset that was logged last
-	unlisted       bool          // it was logged that the authority serves no lists
-	tag            string        // of the answer with the lists in effect
+	observer       rotation.Observer // may be nil
+	cur            *identity         // in effect, or expired with a newer bundle or lists
+	received       time.Time         // when cur was received, by our clock
+	issued         time.Time         // when cur was issued, by the authority's clock
+	renewalPoint   float64           // within the window of renewal, in [0, 1)
+	assumed        time.Duration     // offset of the authority's clock when the renewal was planned
+	lastLoggedSkew time.Duration     // the offset that was logged last
+	unlisted       bool              // it was logged that the authority serves no lists
+	tag            string            // of the answer with the lists in effect
 
 	leaf  task[*identity]
 	trust task[[]*x509.Certificate]
 	lists task[fetchedLists]
+	watch watching
 }
 
 // start publishes a first identity: the stored one if it is valid, else a new one. It

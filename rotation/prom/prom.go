@@ -44,7 +44,7 @@ const prefix = "artstore_identity_"
 func NewCollector(ids map[string]*rotation.Identity) prometheus.Collector {
 	c := &collector{
 		ids: maps.Clone(ids), metrics: metrics(), others: newOthers(),
-		mode:  desc("watch_mode", "How a file source learns of changes: 1 at the mode in use. poll alone means that the kernel's notification failed.", "mode"),
+		mode:  desc("watch_mode", "How the source learns of changes: 1 at the mode in use. poll alone means that nothing tells of them: the notification of the kernel has failed, or the authority holds no requests.", "mode"),
 		peers: desc("peers_refused_total", "Handshakes and requests that the servers of the identity refused, and connections that they cut for it, by reason.", "reason"),
 		conns: desc("connections", "Open connections by side and by the generation they were opened under.", "side", "generation"),
 	}

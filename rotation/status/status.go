@@ -26,7 +26,7 @@ type Identity struct {
 	Others   []Other  `json:"others,omitempty"`   // the other certificates of a server
 	Warnings []string `json:"warnings,omitempty"` // faults that are tolerated: a weak key, a key file that others can read, certificates that are not part of the chain
 
-	WatchMode   string    `json:"watch_mode,omitempty"`  // of a file source: "notify+poll" or "poll"
+	WatchMode   string    `json:"watch_mode,omitempty"`  // "notify+poll" or "poll" of a file source; "watch+poll" or "poll" of one that gets certificates from the authority
 	WatchError  string    `json:"watch_error,omitempty"` // why it only polls
 	LastSuccess time.Time `json:"last_success"`          // when a candidate was last published, or found unchanged
 	LastError   string    `json:"last_error,omitempty"`  // since LastSuccess
