@@ -12,11 +12,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -31,7 +33,8 @@ const hookOwed = "exec.pending"
 // old set or the new one.
 //
 // A renewal that failed returns an error and status 1, and the command is not run. The
-// renewal may take a minute; the command may take as long as it wants.
+// renewal may take a minute; the command may take as long as it wants. A new trust bundle is
+// reported to the authority after the command, which puts it into effect.
 func runRenew(u *ui.UI, c *cli.Context) error {
 	dir, command := c.Args().First(), c.Args().Tail()
 	cfg, err := renewalConfig(u, c, dir)
@@ -40,6 +43,7 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
+	before := bundleIn(dir)
 	get := renewAlways
 	if c.Bool("if-due") {
 		get = enroll.RenewIfDue
@@ -53,10 +57,47 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	} else {
 		u.Infof("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, humantime.Stamp(m.Certificate.Leaf.NotAfter))
 	}
-	if err != nil || len(command) == 0 {
+	if err != nil {
 		return err
 	}
-	return commandAfter{u: u, dir: dir, command: command}.run(c.Context, renewed)
+	ran := false
+	if len(command) > 0 {
+		if ran, err = (commandAfter{u: u, dir: dir, command: command}).run(c.Context, renewed); err != nil {
+			return err
+		}
+	}
+	if ran && !renewed || before != stepapi.TrustDigest(m.Roots) {
+		reportTrust(c.Context, u, cfg, m)
+	}
+	return nil
+}
+
+// bundleIn returns the digest of the trust bundle in an identity directory, "" if there is none
+// that can be read.
+func bundleIn(dir string) string {
+	roots, err := credentials.ReadChain(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		return ""
+	}
+	return stepapi.TrustDigest(roots)
+}
+
+// reportTrust tells the authority which trust bundle is in effect here. Without it, the next
+// renewal would be the first to say so, and an operator who waits until all services trust a
+// new root would wait for two renewals of each. A failure is a warning: the next renewal
+// reports it as well.
+func reportTrust(ctx context.Context, u *ui.UI, cfg enroll.Config, m rotation.Material) {
+	ctx, cancel := context.WithTimeout(ctx, obtainTimeout)
+	defer cancel()
+	client, err := enroll.NewClient(cfg.URL, m.Roots, &m.Certificate)
+	if err == nil {
+		defer client.Close()
+		client.AuthorityName, client.TrustDigest = cfg.AuthorityName, stepapi.TrustDigest(m.Roots)
+		_, err = client.Roots(ctx)
+	}
+	if err != nil {
+		u.Infof("warning: the new trust bundle is in place, and the authority was not told: %v", err)
+	}
 }
 
 // renewAlways is enroll.Renew with the result of enroll.RenewIfDue: without an error there
@@ -108,27 +149,27 @@ type commandAfter struct {
 //
 // If the command fails, the error is its own exit status, since renew has done its part. A
 // command that could not be started, or that a signal ended, has no status above 0: that is
-// status 1.
-func (a commandAfter) run(ctx context.Context, renewed bool) error {
+// status 1. ran says that it was run, and has succeeded.
+func (a commandAfter) run(ctx context.Context, renewed bool) (ran bool, err error) {
 	owed := filepath.Join(a.dir, hookOwed)
 	if !renewed {
 		if _, err := os.Lstat(owed); errors.Is(err, fs.ErrNotExist) {
-			return nil
+			return false, nil
 		}
 	} else if err := durable.WriteFile(owed, nil, durable.Private); err != nil {
-		return fmt.Errorf("noting the command to run: %w", err)
+		return false, fmt.Errorf("noting the command to run: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, a.command[0], a.command[1:]...) //nolint:gosec // G204: the operator's own command line
 	cmd.Stdout, cmd.Stderr = a.u.Err, a.u.Err                       // stdout of renew has the paths of the files only
 	if err := cmd.Run(); err != nil {
 		a.u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", a.command, err, help.Exec))
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
-			return ui.ExitStatus(exit.ExitCode())
+			return false, ui.ExitStatus(exit.ExitCode())
 		}
-		return ui.ExitStatus(ui.ExitFailure)
+		return false, ui.ExitStatus(ui.ExitFailure)
 	}
 	if err := os.Remove(owed); err != nil {
-		return fmt.Errorf("noting that the command ran: %w", err)
+		return false, fmt.Errorf("noting that the command ran: %w", err)
 	}
-	return nil
+	return true, nil
 }

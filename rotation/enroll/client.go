@@ -34,7 +34,7 @@ const (
 // concurrent use. AuthorityName and TrustDigest must be set before the first request.
 type Client struct {
 	// TrustDigest is the digest of the trust bundle in effect here. If it is not empty,
-	// the authority gets it with each renewal.
+	// the authority gets it with each request, and records it if the client shows a certificate.
 	TrustDigest string
 	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string

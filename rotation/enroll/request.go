@@ -162,9 +162,9 @@ func (c *Client) newRequest(ctx context.Context, in apiRequest) (*http.Request, 
 	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
-		if c.TrustDigest != "" {
-			req.Header.Set(stepapi.HeaderTrustDigest, c.TrustDigest)
-		}
+	}
+	if c.TrustDigest != "" {
+		req.Header.Set(stepapi.HeaderTrustDigest, c.TrustDigest)
 	}
 	return req, nil
 }
