@@ -161,6 +161,12 @@ lego5_everything() {
   with_lego5 http-01 "$http"
   with_lego5 tls-alpn-01 "$tls"
   with_lego5 dns-01 "$work/txt"
+  mkdir "$work/lego5-ari"
+  must "lego v5: renews when an order has moved its window (ARI)" "$lego5" ari "$directory" web.example "$http" "$work/lego5-ari" \
+    "$pki" renewal force --dir "$work/ca" --within 1s --serial
+  must "lego v5: another serial" differ <(serial "$work/lego5-ari/first.pem") <(serial "$work/lego5-ari/second.pem")
+  must "artstore-pki renewal status" "$pki" renewal status --dir "$work/ca"
+  said "the order counts the client of ACME" '1 of 1|no order is open'
 }
 
 # logged TEXT PATTERN SECONDS: Caddy retries for ever, so its log is where it says so.

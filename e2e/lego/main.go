@@ -3,6 +3,7 @@
 // never enters go.mod; its command line would bring two hundred DNS providers.
 //
 //	lego DIRECTORY_URL KIND DOMAIN WHERE DIR [KEY_FILE]
+//	lego ari DIRECTORY_URL DOMAIN WHERE DIR COMMAND ARG…
 //
 // KIND is http-01 or tls-alpn-01, to be answered on port WHERE of 127.0.0.1, or
 // dns-01, whose record becomes a file in the directory WHERE. DIR gets first.pem
@@ -12,6 +13,9 @@
 // KEY_FILE is an external account key, as "artstore-pki acme eab create -o json"
 // writes it. With it the account is bound, orders name the profile web, and the key
 // of the account changes between the two certificates.
+//
+// With ari it renews when renewal information says so, which is after COMMAND, with the
+// serial as its last argument, has ordered it.
 package main
 
 import (
@@ -45,6 +49,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 5 && args[0] == "ari" {
+		return ari(ctx, args[1], args[2], args[3], args[4], args[5:])
+	}
 	if len(args) != 5 && len(args) != 6 {
 		return errors.New("want DIRECTORY_URL KIND DOMAIN WHERE DIR [KEY_FILE]")
 	}
