@@ -178,7 +178,7 @@ func (a *Authority) planAdd(st *state, p *plan, now time.Time) error {
 func (p *plan) planTry(st *state, named string) (err error) {
 	root := orStaged(st.trust, named)
 	for _, service := range p.change.Services {
-		if st.rules.Services[service] == nil {
+		if _, known := st.config.Profiles[service]; !known {
 			return fmt.Errorf("trying root %s: service %.80q has no profile", short(root), service)
 		}
 	}
@@ -326,6 +326,17 @@ func (a *Authority) successor(old *x509.Certificate, parent cacert.Issuer, place
 // planRevocation signs a list of the root that names an intermediate.
 func (a *Authority) planRevocation(st *state, p *plan, named string, now time.Time) (err error) {
 	p.text = "revoking intermediate " + short(named)
+	if p.find[named] == nil { // one that is not in use any more
+		_, others, err := a.files.Authorities()
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(others, func(c *x509.Certificate) bool { return certs.Fingerprint(c) == named })
+		if i < 0 || p.rootIssued(others[i]) == "" {
+			return fmt.Errorf("revoking intermediate %s: no root of the bundle has signed it, or it is not known here", short(named))
+		}
+		p.find[named] = others[i]
+	}
 	if p.doc, err = st.trust.Revoke(named, now); err != nil {
 		return err
 	}
@@ -348,8 +359,16 @@ func (p *plan) use(i cacert.Issuer) {
 // rootOf is a [trust.Lineage].
 func (p *plan) rootOf(intermediate string) string {
 	c := p.find[intermediate]
+	if c == nil {
+		return ""
+	}
+	return p.rootIssued(c)
+}
+
+// rootIssued returns the root that has signed an intermediate, "" if none that is known has.
+func (p *plan) rootIssued(c *x509.Certificate) string {
 	for fp, root := range p.find {
-		if c != nil && !root.Equal(c) && root.IsCA && root.MaxPathLen != 0 && c.CheckSignatureFrom(root) == nil {
+		if !root.Equal(c) && isRoot(root) && c.CheckSignatureFrom(root) == nil {
 			return fp
 		}
 	}

@@ -342,3 +342,49 @@ func TestLeafEndsWithItsIssuer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRevokeIntermediate revokes one whose certificates are in use, which is refused until they
+// are accepted or gone; and one that nobody uses any more, whose key can be stolen as well.
+func TestRevokeIntermediate(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	issuing := func() string {
+		t.Helper()
+		status, err := c.Authority.TrustStatus(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.Intermediates[0].Fingerprint
+	}
+	unused := issuing()
+	c.RotateIntermediate(t) // no leaf is from the first one but that of the authority
+	enrol(t, c, "storage", "storage")
+	used := issuing()
+	revoke := func(fingerprint string, accept ...string) error {
+		_, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepRevokeIntermediate, Certificate: fingerprint, Accept: accept})
+		return err
+	}
+	if err := revoke(used); !isStepError(err) {
+		t.Errorf("revoking the one that issues: %v", err)
+	}
+	c.RotateIntermediate(t)
+	cut, ok := errors.AsType[*ca.CutOffError](revoke(used))
+	if !ok || !slices.Equal(services(cut.Holders), []string{"storage"}) {
+		t.Errorf("revoking the one that storage uses: %v", cut)
+	}
+	for _, fp := range []string{used, unused} {
+		if err := revoke(fp, "storage"); err != nil {
+			t.Errorf("revoking %s: %v", fp, err)
+		}
+		if err := revoke(fp, "storage"); !isStepError(err) {
+			t.Errorf("revoking it twice: %v", err)
+		}
+	}
+	if err := revoke(strings.Repeat("0", 64)); !isStepError(err) {
+		t.Errorf("revoking an unknown one: %v", err)
+	}
+	status, der := newClient(t, c, nil).do("GET", "/crl?issuer="+hexID(c.Roots()[0]), nil)
+	list, err := x509.ParseRevocationList(der)
+	if status != http.StatusOK || err != nil || len(list.RevokedCertificateEntries) != 2 {
+		t.Fatalf("%d, %v: the list of the root does not name both: %+v", status, err, list)
+	}
+}

@@ -154,12 +154,11 @@ func (d *Document) Issue(intermediate string, of Lineage, keep func(fp string) b
 }
 
 // Revoke returns the document in which an intermediate is revoked. The one that issues, and
-// the one that a staged root tries, cannot be.
+// the one that a staged root tries, cannot be. One that is not listed any more can: its key may
+// be stolen as well, and its certificate is valid for years.
 func (d *Document) Revoke(intermediate string, now time.Time) (*Document, error) {
 	_, already := d.Revoked[intermediate]
 	switch {
-	case !slices.Contains(d.Intermediates, intermediate):
-		return nil, fmt.Errorf("revoking intermediate %.16s: it is not in use", intermediate)
 	case already:
 		return nil, fmt.Errorf("revoking intermediate %.16s: %w", intermediate, ErrRevoked)
 	case intermediate == d.Intermediates[0], d.Staged != nil && d.Staged.Intermediate == intermediate:
