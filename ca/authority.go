@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -271,6 +272,15 @@ func (a *Authority) warn(ctx context.Context, st *state) {
 	}
 	for _, text := range st.rules.Unprovable() {
 		a.logger.WarnContext(ctx, "ACME cannot prove a name", "err", text)
+	}
+	// Without name constraints, Outside does nothing.
+	for _, s := range st.rules.Services {
+		outside, err := cacert.Outside(slices.Concat(st.roots[:1], st.intermediates[:1]), s.Names)
+		if err != nil {
+			a.logger.WarnContext(ctx, "name constraints not compared with profiles", "service", s.Name, "err", err)
+		} else if len(outside) > 0 {
+			a.logger.WarnContext(ctx, "the CA certificates do not permit names of a profile", "service", s.Name, "what", strings.Join(outside, ", "))
+		}
 	}
 }
 

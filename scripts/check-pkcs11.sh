@@ -31,6 +31,17 @@ url=$(cat url)
 openssl verify -x509_strict -CAfile ca/certs/root_ca.crt -untrusted ca/certs/intermediate_ca.crt ingester/tls.crt
 kill "$serve"; wait "$serve" || true
 
+"$ARTSTORE_PKI" intermediate rotate --dir ca --password-file pw
+openssl verify -x509_strict -CAfile ca/certs/root_ca.crt ca/certs/intermediate_ca.crt
+[ "$(pkcs11-tool --module "$module" --token-label pki --list-objects --type pubkey 2>/dev/null | grep -c artstore-pki-)" -eq 3 ] || die "the new intermediate has no key in the token"
+"$ARTSTORE_PKI" backup --dir ca saved.tar
+"$ARTSTORE_PKI" restore --dir restored saved.tar
+"$ARTSTORE_PKI" intermediate rotate --dir restored --password-file pw
+chmod 0644 pin
+"$ARTSTORE_PKI" doctor --dir restored --password-file pw >findings || true
+grep -q "$work/pin has mode 0644" findings || die "a PIN for all to read is not found: $(cat findings)"
+chmod 0600 pin
+
 mv pin away
 if "$ARTSTORE_PKI" serve --dir ca --password-file pw --listen 127.0.0.1:0 2>err; then die "served without a PIN"; fi
 grep -q 'reading the PIN' err || die "$(cat err)"

@@ -2,6 +2,7 @@ package setup_test
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -176,5 +178,36 @@ func TestUnfinished(t *testing.T) {
 	}
 	if !setup.Unfinished(dir) {
 		t.Error("a directory without pki.yaml is said to be finished")
+	}
+}
+
+// TestUnpermittedNamesAreTold: names of profiles that the CA certificates do not permit are said by
+// Init and at each start, because clients refuse certificates with them. Names of the authority
+// itself are refused.
+func TestUnpermittedNamesAreTold(t *testing.T) {
+	opt := setup.Options{
+		Dir: filepath.Join(t.TempDir(), "ca"), PlainKeys: true, DNSNames: []string{"ca.internal"},
+		Root: setup.Certificate{Permit: []string{"internal"}}, Intermediate: setup.Certificate{Permit: []string{"ca.internal", "good.internal"}},
+		Profiles: map[string]policy.Profile{"good": {Names: []string{"good.internal"}}, "bad": {Names: []string{"bad.internal", "good.internal"}}},
+	}
+	res, err := setup.Init(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"profiles.bad: the CA certificates do not permit bad.internal"}; !slices.Equal(res.Unpermitted, want) {
+		t.Errorf("told %q, want %q", res.Unpermitted, want)
+	}
+	var logged logtest.Buffer
+	a, err := ca.Open(t.Context(), ca.Options{Dir: opt.Dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	if text := logged.String(); !strings.Contains(text, "names of a profile\" service=bad what=bad.internal") || strings.Contains(text, "service=good") {
+		t.Errorf("logged %s", text)
+	}
+	opt.Dir, opt.DNSNames = filepath.Join(t.TempDir(), "other"), []string{"ca.internal", "10.0.0.1"}
+	if _, err := setup.Init(t.Context(), opt); err == nil || !strings.Contains(err.Error(), "the authority's own names 10.0.0.1") {
+		t.Errorf("own names: %v", err)
 	}
 }

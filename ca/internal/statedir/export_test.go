@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -30,3 +32,6 @@ func (c *PasswordChange) BeforeWrite(f func() error) {
 		return durable.WriteFile(path, data, mode)
 	}
 }
+
+// Install is what Fetch does with each row.
+func (f Dir) Install(row truststore.Row, key *translog.Key) error { return f.install(row, key) }
