@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -18,6 +19,8 @@ var (
 	ErrWaiting = statedir.ErrWaiting
 	// ErrNoRequest reports a certificate for a directory that has requested none.
 	ErrNoRequest = statedir.ErrNoRequest
+	// ErrNotBuilt reports the URI of a key in a store that this program was built without.
+	ErrNotBuilt = keystore.ErrNotBuilt
 
 	errFinished = errors.New("it is an authority already; the certificate of a later intermediate is not for init")
 )

@@ -231,6 +231,8 @@ func hintInit(err error, dir string) error {
 		return ui.WithHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
 	case errors.Is(err, setup.ErrPassword):
 		return ui.WithHint(err, "without --%s and $%s a password is generated", flags.PasswordFile, flags.EnvPassword)
+	case errors.Is(err, setup.ErrNotBuilt):
+		return ui.WithHint(err, hints.KeyStore)
 	case errors.Is(err, setup.ErrNoRequest):
 		return ui.WithHint(err, "--intermediate-cert without --intermediate-key answers the request of --intermediate-csr")
 	case errors.Is(err, ca.ErrNoPassword):

@@ -80,8 +80,12 @@ func SuccessorOf(c *x509.Certificate, name string) Template {
 	if length == 0 && !c.MaxPathLenZero || !c.BasicConstraintsValid {
 		length = NoPathLength
 	}
+	life := c.NotAfter.Sub(c.NotBefore)
+	if life > backdate { // one that was made elsewhere may live for less
+		life -= backdate
+	}
 	return Template{
-		Name: name, KeyType: keytype.Successor(c.PublicKey), Lifetime: c.NotAfter.Sub(c.NotBefore) - backdate,
+		Name: name, KeyType: keytype.Successor(c.PublicKey), Lifetime: life,
 		PathLength: length, Permitted: Constraints{c},
 	}
 }

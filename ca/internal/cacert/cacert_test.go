@@ -56,6 +56,11 @@ func TestSuccessorIsAlike(t *testing.T) {
 	if want.KeyType != keytype.Ed25519 || want.Name != "Test" || (want.Lifetime-3*time.Hour).Abs() > time.Second {
 		t.Errorf("got %+v", want)
 	}
+	short := *old.Cert
+	short.NotBefore = short.NotAfter.Add(-time.Minute) // as somebody else may make one
+	if life := cacert.SuccessorOf(&short, "Test").Lifetime; life != time.Minute {
+		t.Errorf("the successor of a short one lives for %s", life)
+	}
 	limits, err := cacert.ParseConstraints([]string{"artstore.internal", "10.0.0.0/8", "2001:db8::/32"})
 	if err != nil {
 		t.Fatal(err)
@@ -170,4 +175,39 @@ func TestUnknownKeyType(t *testing.T) {
 	if _, err := cacert.New(cacert.Template{Name: "Test", KeyType: "RSA-1024", Lifetime: time.Hour}, cacert.Issuer{}); err == nil {
 		t.Error("a key that no profile allows signs certificates")
 	}
+}
+
+// FuzzCheck: whatever certificate comes back from the holder of a root, it is refused, or the root
+// has signed it and it has the key that was asked for.
+func FuzzCheck(f *testing.F) {
+	root, err := cacert.New(cacert.Template{Name: "Root", Lifetime: time.Hour}, cacert.Issuer{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, key, err := cacert.Request(cacert.Template{Name: "Test", KeyType: keytype.Ed25519})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if csr, err := x509.ParseCertificateRequest(der); err != nil || csr.CheckSignature() != nil {
+		f.Fatalf("the request is none: %v", err)
+	}
+	good, err := cacert.New(cacert.Template{Name: "Test", Lifetime: time.Minute, Key: key}, root)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := cacert.Check(good.Cert, root.Cert, key.Public()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.Cert.Raw)
+	f.Add(root.Cert.Raw)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		if err := cacert.Check(c, root.Cert, key.Public()); err == nil && (!c.Equal(good.Cert) || c.CheckSignatureFrom(root.Cert) != nil) {
+			t.Errorf("a forged certificate was taken: %x", der)
+		}
+		_ = cacert.CheckRoot(c)
+	})
 }

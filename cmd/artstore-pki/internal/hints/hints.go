@@ -77,6 +77,9 @@ func For(err error) string {
 	return ""
 }
 
+// KeyStore is the advice for the URI of a key that this program cannot open.
+const KeyStore = "build the program with the tag that the error names; pkcs11 needs cgo and the module of the token"
+
 // Doctor is the advice for a state directory that is damaged somewhere.
 const Doctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
 
@@ -101,6 +104,8 @@ func StateDir(err error, dir, otherwise string) error {
 		return ui.WithHint(err, "have the request signed by the root, then: artstore-pki init --dir %s --intermediate-cert CHAIN", dir)
 	case setup.Unfinished(dir):
 		return Unfinished(err, dir)
+	case errors.Is(err, setup.ErrNotBuilt):
+		return ui.WithHint(err, KeyStore)
 	case errors.Is(missing, os.ErrNotExist):
 		return ui.WithHint(err, "make it with: artstore-pki init --dir %s", dir)
 	case config != nil:
