@@ -104,8 +104,8 @@ func (a *Authority) issueUnder(ctx context.Context, st *state, v verifiedRequest
 }
 
 // returnEarlier returns the certificate that an earlier request with the same token and
-// key got, because that answer may have been lost. If the certificate has expired it
-// refuses, since a token is for one certificate only.
+// key got, because that answer may have been lost. If the certificate has expired, or its
+// issuer is revoked, it refuses, since a token is for one certificate only.
 func (a *Authority) returnEarlier(ctx context.Context, v verifiedRequest, entry record.Certificate) (committed, error) {
 	if v.singleUse { // the client makes such a token by itself, so it can make another one
 		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the renewal token was already used"))
@@ -114,6 +114,10 @@ func (a *Authority) returnEarlier(ctx context.Context, v verifiedRequest, entry 
 		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the token was already used, for a certificate that has expired"))
 	}
 	done, err := committedFrom(entry)
+	if err == nil && len(done.chain) > 0 && !a.state.Load().rootLists.RevokedAt(done.chain[0]).IsZero() {
+		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action},
+			denial.New(denial.IssuerRevoked, "the token was already used, for a certificate whose issuer is revoked since"))
+	}
 	if err == nil {
 		a.writeAudit(ctx, v.caller, auditlog.Line{Action: string(v.action), Outcome: auditlog.Again, Serial: entry.Serial})
 	}

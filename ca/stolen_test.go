@@ -97,6 +97,13 @@ func TestRevokedIssuerDenies(t *testing.T) {
 	if err != nil || len(events) != 6 || slices.ContainsFunc(events, func(e record.Event) bool { return e.Rule != "issuer not revoked" || e.Serial != serial }) {
 		t.Errorf("%d recorded denials, want 6: %+v %v", len(events), events, err)
 	}
+	entry, err := openRecord(t, s.CA).Show(t.Context(), serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Authority.HandOutAgain(t.Context(), entry); err == nil || !strings.Contains(err.Error(), "rule: issuer not revoked") {
+		t.Errorf("an answer that was lost before the revocation: %v", err)
+	}
 	for name, ask := range map[string]func() (int, []byte){
 		"mutual TLS": func() (int, []byte) { return newClient(t, s.CA, s.forged).do("POST", "/renew", nil) },
 		"X5C":        func() (int, []byte) { return plain.do("POST", "/1.0/sign", forged) },
