@@ -33,7 +33,7 @@ var trustSteps = [][]string{
 }
 
 // TestTrustCrashes kills each step of a change of trust at each write: of a file, of the
-// database, and at each flush. The next start continues with the trust of before or after the
+// database, and at each flush; an ordinary run takes a part of these points. The next start continues with the trust of before or after the
 // step, the log verifies, and the step, taken again if it was not, leads on.
 func TestTrustCrashes(t *testing.T) {
 	afterKills(t)
