@@ -7,15 +7,22 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -194,4 +201,96 @@ func revokedSerials(t *testing.T, c *client) (serials []string) {
 		}
 	}
 	return serials
+}
+
+// TestReplicasFollowARotation rotates a root at one of three replicas with directories of
+// their own. What any of them signs after a step has ended is under the stage of that step,
+// however late it hears of it. One that was killed in the middle follows when it is back, and
+// fetches keys that were made while it was away. No client fails meanwhile.
+func TestReplicasFollowARotation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
+	first := catest.Start(t, catest.Options{Database: postgres.Database(t), Profiles: profiles()})
+	second := first.Replica(t)
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := os.CopyFS(dir, os.DirFS(first.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	third, kill := startForCrash(t, dir)
+	post := map[string]func(stepapi.SignRequest) (int, []byte){
+		"first":  func(r stepapi.SignRequest) (int, []byte) { return newClient(t, first, nil).do("POST", "/sign", r) },
+		"second": func(r stepapi.SignRequest) (int, []byte) { return newClient(t, second, nil).do("POST", "/sign", r) },
+		"third": func(r stepapi.SignRequest) (int, []byte) {
+			return (&client{t: t, url: third, http: &http.Client{Timeout: time.Minute}}).do("POST", "/sign", r)
+		},
+	}
+	// sign enrols a service at each replica, and wants a certificate under a root.
+	sign := func(root string, at ...string) {
+		t.Helper()
+		for _, name := range at {
+			key := newKey(t)
+			status, body := post[name](signRequest(t, first.Token(t, "ingester", "ingester"), key, "ingester", "ingester"))
+			if status != http.StatusCreated {
+				t.Fatalf("%s: sign: %d %s", name, status, body)
+			}
+			issuer, err := x509.ParseCertificate(pair(t, body, key).Certificate[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(first.Roots(), func(r *x509.Certificate) bool { return issuer.CheckSignatureFrom(r) == nil })
+			if i < 0 || certs.Fingerprint(first.Roots()[i]) != root {
+				t.Errorf("%s signs under a stage that is over", name)
+			}
+		}
+	}
+	old := first.RootFingerprint
+	sign(old, "first", "second", "third")
+	added := first.AddRoot(t)
+	first.ActivateRoot(t, added)
+	sign(added, "third", "second", "first")
+	first.ChangeTrust(t, stepapi.TrustChange{Step: stepapi.StepRollback, Accept: []string{"ingester"}})
+	sign(old, "second", "third", "first")
+	kill()
+	first.ActivateRoot(t, added)
+	first.RotateIntermediate(t)
+	sign(added, "second", "first")
+	third, kill = startForCrash(t, dir)
+	defer kill()
+	sign(added, "third")
+	first.ChangeTrust(t, stepapi.TrustChange{Step: stepapi.StepRemove, Certificate: old, Accept: []string{"ingester"}})
+	awaitOwnCertificate(t, first)
+	awaitOwnCertificate(t, second)
+	sign(added, "third", "second", "first")
+	for _, replica := range []string{first.Dir, second.Dir, dir} {
+		if root, err := ca.StateDir(replica).ActiveRoot(); err != nil || certs.Fingerprint(root) != added {
+			t.Errorf("%s is at another stage: %v", replica, err)
+		}
+	}
+	first.Check(t)
+}
+
+// TestDatabaseIsNotTheAuthority looks for keys in the rows of the trust, and changes them as
+// somebody who can write to the database would.
+func TestDatabaseIsNotTheAuthority(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	attacker := catest.Start(t, catest.Options{Profiles: profiles()})
+	root := c.AddRoot(t)
+	dump := damage.Rows(t, c.Dir, `SELECT sealed_key FROM authorities`)
+	if len(dump) != 4 {
+		t.Errorf("%d CA certificates, want two roots and two intermediates", len(dump))
+	}
+	for _, sealed := range dump {
+		if key, err := x509.ParsePKCS8PrivateKey(sealed); err == nil {
+			t.Errorf("the database has a key: %T", key)
+		}
+	}
+	foreign := damage.Rows(t, attacker.Dir, `SELECT CAST(document AS BLOB) FROM trust_versions`)[0]
+	damage.SQL(t, c.Dir, `INSERT INTO trust_versions (version, document, at) VALUES (99, '`+string(foreign)+`', 0)`)
+	if _, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepActivate, Certificate: root}); !errors.Is(err, translog.ErrForeign) {
+		t.Errorf("a document of another authority: %v", err)
+	}
+	if len(c.Roots()) != 2 {
+		t.Error("the trust was changed by a row")
+	}
 }

@@ -75,3 +75,29 @@ func Certificates(t testing.TB, dir string, many Issued) {
 			x'00', '[]', 0, ?, 0, x'00' FROM n`,
 		many.Count, many.First, many.Service, many.First, many.Issuer, time.Now().Add(time.Hour).UnixMilli())
 }
+
+// Rows reads the first column of a query, as somebody who has the file of the record does.
+func Rows(t testing.TB, dir, text string) (out [][]byte) {
+	t.Helper()
+	db, err := sql.Open("sqlite", statedir.Path(dir, statedir.RecordFile)+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	rows, err := db.QueryContext(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var cell []byte
+		if err := rows.Scan(&cell); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, cell)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
