@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -212,5 +213,49 @@ func TestForceRenewalReplicas(t *testing.T) {
 	}
 	if got := <-waiting; got.Renewal == nil || got.Renewal.ID != given.ID {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestForceRenewalOfAFleet: 200 services with one profile are told at once, and do all that
+// a service does then at the same moment: nobody is refused by a limit, and all have
+// followed.
+func TestForceRenewalOfAFleet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
+	const fleet = 200
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	certificates, anonymous := make([]*tls.Certificate, fleet), newClient(t, c, nil)
+	for i := range certificates { // over one connection: the others are for those who wait
+		key := newKey(t)
+		status, body := anonymous.do("POST", "/1.0/sign", signRequest(t, c.Token(t, "storage", "storage"), key, "storage", "storage"))
+		if status != http.StatusCreated {
+			t.Fatalf("sign: %d %s", status, body)
+		}
+		certificates[i] = pair(t, body, key)
+	}
+	have := having(now(t, newClient(t, c, certificates[0])))
+	var group sync.WaitGroup
+	for _, cert := range certificates {
+		cl := newClient(t, c, cert)
+		told := watchWith(t, cl, have)
+		group.Go(func() {
+			if got := <-told; got.Renewal == nil {
+				t.Errorf("not told: %+v", got)
+			}
+			for _, request := range [][2]string{{"POST", "/1.0/renew"}, {"GET", "/1.0/roots"}, {"GET", "/1.0/revoked"}, {"GET", "/1.0/watch?wait=0"}} {
+				if status, body := cl.do(request[0], request[1], nil); status >= http.StatusBadRequest {
+					t.Errorf("%s: %d %.200s", request[1], status, body)
+				}
+			}
+		})
+	}
+	awaitWatchers(t, c, fleet)
+	if _, err := openRecord(t, c).ForceRenewal(t.Context(), stepapi.RenewalOrder{Service: "storage", Within: "30s"}); err != nil {
+		t.Fatal(err)
+	}
+	group.Wait()
+	if s := onlyOrder(t, c); s.Renewed != fleet || len(s.Pending) != 0 {
+		t.Errorf("%d of %d have renewed", s.Renewed, s.Matched)
 	}
 }

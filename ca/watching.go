@@ -199,7 +199,7 @@ func (a *Authority) hold(w http.ResponseWriter, r *http.Request, ticket *watch.T
 		return a.answerWatch(w, ticket.Wait(r.Context()))
 	}
 	ticket.Leave()
-	return nil // the connection is broken
+	return nil //nolint:nilerr // the connection is broken, and nobody is left to tell
 }
 
 // answerDetached is [Authority.answerWatch] for a request that has left its handler.

@@ -36,12 +36,12 @@ func TestDetachedConnectionGoesOn(t *testing.T) {
 	addr, _, detached := detaching(t, time.Second)
 	c := dial(t, honest, addr)
 	answers := bufio.NewReader(c)
-	for i, close := range []bool{false, false, true} {
+	for i, last := range []bool{false, false, true} {
 		if _, err := io.WriteString(c, "GET /detach HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		header := http.Header{"X-Test": {"yes"}}
-		if close {
+		if last {
 			header.Set("Connection", "close")
 		}
 		if err := (<-detached).Answer(http.StatusAccepted, header, []byte("later"), time.Second); err != nil {
@@ -52,7 +52,7 @@ func TestDetachedConnectionGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || string(body) != "later" || resp.StatusCode != http.StatusAccepted || resp.Header.Get("X-Test") != "yes" || resp.Header.Get("Date") == "" || resp.Close != close {
+		if err != nil || string(body) != "later" || resp.StatusCode != http.StatusAccepted || resp.Header.Get("X-Test") != "yes" || resp.Header.Get("Date") == "" || resp.Close != last {
 			t.Errorf("request %d: %q %v %+v", i, body, err, resp)
 		}
 	}
