@@ -115,6 +115,8 @@ type plan struct {
 	fresh []cacert.Issuer
 	// lists are roots whose list is signed anew, with the document's revocations.
 	lists []cacert.Issuer
+	// given is the list of a root in lists without a key: its holder has signed it.
+	given *crl.List
 	find  map[string]*x509.Certificate // all certificates of the document before the step, and fresh
 }
 
@@ -340,12 +342,16 @@ func (a *Authority) planRevocation(st *state, p *plan, named string, now time.Ti
 	if p.doc, err = st.trust.Revoke(named, now); err != nil {
 		return err
 	}
-	root := p.find[p.rootOf(named)]
-	key, err := a.files.ReadKey(root, st.config.RootKey)
+	root := cacert.Issuer{Cert: p.find[p.rootOf(named)]}
+	if p.change.Signed != "" {
+		p.given, err = crl.ReadSigned(a.files.Path, []byte(p.change.Signed), root.Cert, p.find[named])
+	} else {
+		root.Key, err = a.files.ReadKey(root.Cert, st.config.RootKey)
+	}
 	if err != nil {
 		return err
 	}
-	p.lists = []cacert.Issuer{{Cert: root, Key: key}}
+	p.lists = []cacert.Issuer{root}
 	p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Users([]*x509.Certificate{p.find[named]}) }
 	return nil
 }
@@ -431,7 +437,7 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 	if err := a.files.WriteDocument(p.doc); err != nil {
 		return err
 	}
-	if p.change.Signed != "" { // the step is taken; what is left of the request, the next one replaces
+	if p.change.Signed != "" && len(p.fresh) > 0 { // the step is taken; what is left of the request, the next one replaces
 		if err := a.files.DropRequest(); err != nil {
 			a.logger.WarnContext(ctx, "answered request not removed", "path", a.files.RequestPath(), "err", err)
 		}
@@ -450,9 +456,11 @@ func (p *plan) event(by string) record.Event {
 // signLists signs the lists of p.lists, in their order, and puts each into the row of its root.
 func (a *Authority) signLists(p *plan, rows []truststore.Row) (lists []*crl.List, err error) {
 	for _, root := range p.lists {
-		list, err := crl.SignRoot(a.files.Path, root, p.revokedUnder(root.Cert))
-		if err != nil {
-			return nil, err
+		list := p.given
+		if list == nil {
+			if list, err = crl.SignRoot(a.files.Path, root, p.revokedUnder(root.Cert)); err != nil {
+				return nil, err
+			}
 		}
 		lists = append(lists, list)
 		i := slices.IndexFunc(rows, func(r truststore.Row) bool { return r.Fingerprint == certs.Fingerprint(root.Cert) })

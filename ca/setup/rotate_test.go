@@ -2,13 +2,18 @@ package setup_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
@@ -84,7 +89,8 @@ func TestOfflineRootRotates(t *testing.T) {
 func TestRotatesByRequest(t *testing.T) {
 	root, other := holder(t), holder(t)
 	dir, csr := request(t, setup.Options{})
-	if _, err := setup.Finish(dir, []*x509.Certificate{sign(t, root, csr, nil), root.Cert}); err != nil {
+	stolen := sign(t, root, csr, nil)
+	if _, err := setup.Finish(dir, []*x509.Certificate{stolen, root.Cert}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
@@ -146,6 +152,7 @@ func TestRotatesByRequest(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "request")); !errors.Is(err, os.ErrNotExist) || second == first {
 		t.Errorf("rotated to %s, %v", second, err)
 	}
+	revokesByHolder(t, a, root, stolen)
 	if _, err := take(stepapi.TrustChange{Step: stepapi.StepAdd, Signed: signed(other, ask(), nil)}); err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +162,44 @@ func TestRotatesByRequest(t *testing.T) {
 	status, err := take(stepapi.TrustChange{Step: stepapi.StepActivate})
 	if err != nil || status.Roots[0].Fingerprint != certs.Fingerprint(other.Cert) || issues(t, a) == second {
 		t.Errorf("activating: %v", err)
+	}
+}
+
+// revokesByHolder revokes an intermediate with a list that the holder of its root has signed. Lists
+// that do not name it, or that others have signed, are refused.
+func revokesByHolder(t *testing.T, a *ca.Authority, root cacert.Issuer, stolen *x509.Certificate) {
+	t.Helper()
+	stranger := holder(t)
+	revoked := func(by cacert.Issuer, serial *big.Int, number int64, edit func(*x509.RevocationList)) string {
+		list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
+		list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: serial, RevocationTime: time.Now()}}
+		if edit != nil {
+			edit(list)
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, list, by.Cert, by.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	}
+	serial := stolen.SerialNumber
+	critical := func(l *x509.RevocationList) {
+		l.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}} // deltaCRLIndicator
+	}
+	stale := func(l *x509.RevocationList) { l.NextUpdate = time.Now().Add(-time.Second) }
+	for _, tc := range []struct{ signed, want string }{
+		{revoked(stranger, serial, 1, nil), "it is not one of"},
+		{revoked(root, big.NewInt(1), 1, nil), "it does not name"},
+		{revoked(root, serial, 1, critical), "critical extension"},
+		{revoked(root, serial, 1, stale), "not of today"},
+		{"x", "want one revocation list"},
+		{revoked(root, serial, 1, nil), ""},
+		{revoked(root, serial, 2, nil), "it is revoked already"},
+	} {
+		_, err := a.ChangeTrust(t.Context(), "test", stepapi.TrustChange{Step: stepapi.StepRevokeIntermediate, Certificate: certs.Fingerprint(stolen), Signed: tc.signed})
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%v, want %q", err, tc.want)
+		}
 	}
 }
 

@@ -46,6 +46,8 @@ type TrustChange struct {
 	// Signed are certificates in PEM that the holder of a root has made for the request of
 	// StepRequest: that of the intermediate, and that of its root, which may be left out if it
 	// is in the bundle. For StepRotateIntermediate, and for StepAdd if the root is a new one.
+	// For StepRevokeIntermediate it is the revocation list of the root that names the
+	// intermediate, PEM.
 	Signed string `json:"signed,omitempty"`
 	// DryRun decides as always, and changes nothing.
 	DryRun bool `json:"dry_run,omitempty"`

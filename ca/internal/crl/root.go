@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -83,6 +84,45 @@ func WriteRoot(dir string, root cacert.Issuer, revoked []Revoked) error {
 		return err
 	}
 	return StoreRoot(dir, root.Cert, list)
+}
+
+// ReadSigned reads the next list of a root from the holder of the root, in PEM, and writes
+// nothing. It must be signed by the root, be current, name the intermediate and all that the list
+// in the state directory names, and have a larger number than that one.
+func ReadSigned(dir string, text []byte, root, intermediate *x509.Certificate) (*List, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != typeCRL || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("reading the signed list: want one revocation list in PEM")
+	}
+	list, err := parseRoot(block.Bytes, root)
+	if err != nil {
+		return nil, fmt.Errorf("reading the signed list: it is not one of %q", root.Subject.CommonName)
+	}
+	before, err := readRoot(dir, root)
+	if err != nil {
+		return nil, err
+	}
+	names := func(serial *big.Int) bool {
+		return slices.ContainsFunc(list.parsed.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(serial) == 0 })
+	}
+	switch now := time.Now(); {
+	case slices.ContainsFunc(list.parsed.Extensions, func(e pkix.Extension) bool { return e.Critical }): // RFC 5280 §5.2.4, §5.2.5
+		return nil, errors.New("reading the signed list: it is a part of a list only, or has another critical extension")
+	case list.parsed.Number == nil || now.After(list.parsed.NextUpdate) || now.Before(list.parsed.ThisUpdate):
+		return nil, errors.New("reading the signed list: it has no number, or is not of today")
+	case !names(intermediate.SerialNumber):
+		return nil, fmt.Errorf("reading the signed list: it does not name %q", intermediate.Subject.CommonName)
+	case before == nil:
+		return list, nil
+	case before.parsed.Number != nil && list.parsed.Number.Cmp(before.parsed.Number) <= 0:
+		return nil, errors.New("reading the signed list: its number is not larger than that of the list before")
+	}
+	for _, e := range before.parsed.RevokedCertificateEntries {
+		if !names(e.SerialNumber) {
+			return nil, fmt.Errorf("reading the signed list: certificate %x is no longer on it", e.SerialNumber)
+		}
+	}
+	return list, nil
 }
 
 // parseRoot verifies and parses the list of a root.

@@ -90,7 +90,9 @@ intermediate request.`,
 				name: "revoke", step: stepapi.StepRevokeIntermediate, args: "FINGERPRINT", accepts: true, done: "the list of the root names it: peers refuse whatever it has signed",
 				usage: "revoke an intermediate whose key was stolen",
 				description: `Refused for the one that issues, and while a service holds a certificate of it: rotate first, then
-let the services renew. Needs the key of the root.`,
+let the services renew. Needs the key of the root; or, if somebody else holds the root, a list of it
+that names the intermediate.`,
+				flags: []cli.Flag{&cli.StringFlag{Name: flagSigned, Usage: "`FILE` with the revocation list of the root, signed by its holder, PEM"}},
 			}),
 		},
 	}
@@ -224,7 +226,7 @@ func runStep(u *ui.UI, c *cli.Context, s stepSpec) error {
 	if file := c.String(flagSigned); file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return fmt.Errorf("reading the signed certificate: %w", err)
+			return fmt.Errorf("reading --signed: %w", err)
 		}
 		change.Signed = string(data)
 	}
