@@ -72,13 +72,13 @@ key of the same type, new certificate, and the trust bundle of the moment, swapp
 owner, group and mode stay. No token is needed while the certificate is valid. The authority and
 its anchor are read from DIR; --ca-url is for another address, or a DIR of an older version.
 
-With --if-due it does nothing before the certificate is due, and is for a timer. What follows
---exec is a command with its arguments, run without a shell after a renewal, and anew by the
+With --if-due it does nothing before the certificate is due or the authority orders a renewal, and
+is for a timer. What follows --exec is a command with its arguments, run without a shell after a renewal, and anew by the
 next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD if CMD failed;
 1 anything else failed, also if another process holds DIR; 2 wrong command line.`,
 		Flags: []cli.Flag{
 			flags.Shared(flags.CAURL), flags.Shared(flags.AuthorityName), keyTypeFlag(),
-			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due: between 0.60 and 0.70 of its life"},
+			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due, between 0.60 and 0.70 of its life, or the authority orders it"},
 			&cli.BoolFlag{Name: help.Exec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
 		},
 		Action: func(c *cli.Context) error {

@@ -61,12 +61,40 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	return m, err
 }
 
-// RenewIfDue is [Renew] for programs that a timer starts. Before the renewal is due, it
-// sends no request and returns the stored identity. The renewal is due between 0.60 and
-// 0.70 of the life, at a point that depends on the certificate alone, so that a fleet with
-// the same timer is spread.
+// RenewIfDue is [Renew] for programs that a timer starts. The renewal is due between 0.60
+// and 0.70 of the life, at a point that depends on the certificate alone, so that a fleet
+// with the same timer is spread. Before that it asks the authority whether it orders a
+// renewal, with one request that takes 5 s at most, and returns the stored identity if it
+// does not. An authority that does not answer orders nothing. With [Config.PollOnly] there
+// is no such request.
 func RenewIfDue(ctx context.Context, cfg Config) (m rotation.Material, renewed bool, err error) {
 	return renewOnce(ctx, cfg, (*identity).due)
+}
+
+// orderWait bounds the question whether a renewal is ordered: the timer comes again.
+const orderWait = 5 * time.Second
+
+// ordered asks the authority whether it orders a renewal of i. Its certificate must be one
+// that can be shown.
+func (s *Source) ordered(ctx context.Context, i *identity) bool {
+	if s.cfg.PollOnly || !s.wallNow().Before(i.leaf().NotAfter) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	s.listHolder.Store(i)
+	conn, err := s.newWatchConn(i)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	// Not the digest of the stored bundle: whether a program has loaded it is not known here.
+	answer, err := conn.ask(ctx, watchValues{}, 0, make(chan struct{}, 1))
+	if err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "not known whether a renewal is ordered", slog.Any("err", err))
+		return false
+	}
+	return answer.Renewal != nil
 }
 
 // due reports whether i must be renewed. A hash of its certificate takes the place of a
@@ -99,7 +127,7 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
-	if !due(old, s.wallNow()) {
+	if !due(old, s.wallNow()) && !s.ordered(ctx, old) {
 		return old.material(), false, nil
 	}
 	m, err := s.renewStored(ctx, old)
