@@ -195,6 +195,11 @@ func nextRows(rows *sql.Rows, width int) (args []any, more bool, err error) {
 		if err := rows.Scan(into...); err != nil {
 			return nil, false, err
 		}
+		for i, v := range values {
+			if b, ok := v.([]byte); ok && b == nil { // an empty BLOB, as SQLite returns it; NULL is nil of no type
+				values[i] = []byte{}
+			}
+		}
 		args = append(args, values...)
 	}
 	return args, true, nil
