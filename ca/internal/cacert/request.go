@@ -75,6 +75,9 @@ func Check(intermediate, root *x509.Certificate, key crypto.PublicKey) error {
 	if bytes.Equal(intermediate.RawSubject, root.RawSubject) {
 		return fmt.Errorf("the intermediate %q has the subject of its root, so programs could not tell them apart", name)
 	}
+	if _, err := intermediate.Verify(x509.VerifyOptions{Roots: certs.Pool(root), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return fmt.Errorf("the intermediate %q does not chain to the root %q: %s", name, root.Subject.CommonName, strings.TrimPrefix(err.Error(), "x509: "))
+	}
 	if intermediate.NotAfter.After(root.NotAfter) || intermediate.NotBefore.Before(root.NotBefore) {
 		return fmt.Errorf("the intermediate %q is not within the dates of its root %q", name, root.Subject.CommonName)
 	}
@@ -84,9 +87,6 @@ func Check(intermediate, root *x509.Certificate, key crypto.PublicKey) error {
 				return fmt.Errorf("the extended key usage of the intermediate %q does not let it sign for servers and clients", name)
 			}
 		}
-	}
-	if _, err := intermediate.Verify(x509.VerifyOptions{Roots: certs.Pool(root), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-		return fmt.Errorf("the intermediate %q does not chain to the root %q: %s", name, root.Subject.CommonName, strings.TrimPrefix(err.Error(), "x509: "))
 	}
 	return nil
 }
