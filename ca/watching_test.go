@@ -52,10 +52,15 @@ func having(w stepapi.WatchResponse) string {
 	return fmt.Sprintf("trust=%s&lists=%s", w.Trust, w.Lists)
 }
 
-// now asks what there is, without a wait.
+// now asks what there is, without a wait. An authority that has just begun knows nothing yet,
+// and answers 503.
 func now(t testing.TB, cl *client) stepapi.WatchResponse {
 	t.Helper()
 	got := <-watchWith(t, cl, "wait=0")
+	for deadline := time.Now().Add(time.Minute); got.status == http.StatusServiceUnavailable && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		got = <-watchWith(t, cl, "wait=0")
+	}
 	if got.status != http.StatusOK {
 		t.Fatalf("watch: %d", got.status)
 	}
