@@ -215,9 +215,14 @@ func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]re
 	return r.store.LatestEvents(ctx, kind, limit)
 }
 
-// Issuer returns the subject key id of the intermediate that text names: by the common
-// name or the fingerprint of its certificate, or by the beginning of the key id in hex. It is an error if no
-// intermediate or more than one has that name; the first is [record.ErrNotFound].
+// leastFingerprint is how many digits of a fingerprint name a certificate, at least. The
+// commands print 16.
+const leastFingerprint = 8
+
+// Issuer returns the subject key id of the intermediate that text names: by the common name
+// of its certificate, or by the beginning of the key id or of the fingerprint in hex. It is an
+// error if no intermediate or more than one has that name; the first is
+// [record.ErrNotFound].
 func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 	ids, err := r.store.Issuers(ctx)
 	if err != nil {
@@ -230,7 +235,10 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 			found = append(found, id)
 		}
 	}
-	fingerprint, _ := certs.ParseFingerprint(text)                         // "" for a text that is none, and no certificate has that
+	fingerprint, _ := certs.ParseFingerprint(text) // "" for a text that is none, and no certificate has that
+	if fingerprint == "" && len(prefix) >= leastFingerprint {
+		fingerprint = prefix
+	}
 	paths, _ := filepath.Glob(statedir.Path(string(r.dir), "certs/*.crt")) // the pattern is well formed
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
@@ -239,7 +247,8 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 		}
 		list, _ := pemfile.Certificates(data) // a damaged one has no name, and doctor says so
 		for _, c := range list {
-			if (c.Subject.CommonName == text || certs.Fingerprint(c) == fingerprint) && !slices.Contains(found, cacert.KeyID(c)) {
+			named := c.Subject.CommonName == text || fingerprint != "" && strings.HasPrefix(certs.Fingerprint(c), fingerprint)
+			if named && !slices.Contains(found, cacert.KeyID(c)) {
 				found = append(found, cacert.KeyID(c))
 			}
 		}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -33,8 +32,8 @@ const hookOwed = "exec.pending"
 // old set or the new one.
 //
 // A renewal that failed returns an error and status 1, and the command is not run. The
-// renewal may take a minute; the command may take as long as it wants. A new trust bundle is
-// reported to the authority after the command, which puts it into effect.
+// renewal may take a minute; the command may take as long as it wants. After the command, which
+// puts the files into effect, they are reported to the authority.
 func runRenew(u *ui.UI, c *cli.Context) error {
 	dir, command := c.Args().First(), c.Args().Tail()
 	cfg, err := renewalConfig(u, c, dir)
@@ -43,7 +42,6 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	before := bundleIn(dir)
 	get := renewAlways
 	if c.Bool("if-due") {
 		get = enroll.RenewIfDue
@@ -66,26 +64,16 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 			return err
 		}
 	}
-	if ran && !renewed || before != stepapi.TrustDigest(m.Roots) {
+	if renewed || ran {
 		reportTrust(c.Context, u, cfg, m)
 	}
 	return nil
 }
 
-// bundleIn returns the digest of the trust bundle in an identity directory, "" if there is none
-// that can be read.
-func bundleIn(dir string) string {
-	roots, err := credentials.ReadChain(filepath.Join(dir, "ca.crt"))
-	if err != nil {
-		return ""
-	}
-	return stepapi.TrustDigest(roots)
-}
-
-// reportTrust tells the authority which trust bundle is in effect here. Without it, the next
-// renewal would be the first to say so, and an operator who waits until all services trust a
-// new root would wait for two renewals of each. A failure is a warning: the next renewal
-// reports it as well.
+// reportTrust shows the new certificate to the authority, with the trust bundle in effect here.
+// Without it, the next renewal would be the first to do so: an operator who waits until all
+// services trust a new root, or until none uses the certificates of a stolen intermediate,
+// would wait for two renewals of each. A failure is a warning: the next renewal reports as well.
 func reportTrust(ctx context.Context, u *ui.UI, cfg enroll.Config, m rotation.Material) {
 	ctx, cancel := context.WithTimeout(ctx, obtainTimeout)
 	defer cancel()
@@ -96,7 +84,7 @@ func reportTrust(ctx context.Context, u *ui.UI, cfg enroll.Config, m rotation.Ma
 		_, err = client.Roots(ctx)
 	}
 	if err != nil {
-		u.Infof("warning: the new trust bundle is in place, and the authority was not told: %v", err)
+		u.Infof("warning: the new certificate is in place, and the authority was not told: %v", err)
 	}
 }
 
