@@ -2,7 +2,9 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,7 @@ const (
 // plan is what changes under the running services, in order.
 type plan struct {
 	authority *ca.Authority
+	dir       ca.StateDir
 	start     time.Time
 	duration  time.Duration
 	// oldRoot and newRoot are fingerprints. newRoot is "" before the step that adds it.
@@ -51,12 +54,13 @@ type planStep struct {
 
 // newPlan makes the plan of a stack that has one root, as each stack has at its start.
 func newPlan(w *stack, opt Options) *plan {
-	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
+	p := &plan{authority: w.authority, dir: ca.StateDir(filepath.Join(w.opt.Dir, "ca")), start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
 	p.oldRoot = certs.Fingerprint(w.authority.Roots()[0])
 	p.steps = []planStep{
 		{"rotate the intermediate", p.after(rotateIntermediateAt), p.rotateIntermediate},
 		{"add a root", p.after(addRootAt), p.addRoot},
 		{"sign under the new root", p.adopted, p.activateRoot},
+		{"let every service renew", p.after(0), p.forceRenewal},
 		{"remove the old root", p.unused, p.removeRoot},
 	}
 	return p
@@ -152,14 +156,21 @@ func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
 }
 
 // addRoot puts a second root into the trust bundle. It signs nothing yet, because a
-// service that does not have it would refuse every certificate under it.
+// service that does not have it would refuse every certificate under it. The authority knows
+// that: asked at once whether the root may sign, it refuses with the names.
 func (p *plan) addRoot(ctx context.Context) (string, error) {
 	status, err := p.step(ctx, stepapi.StepAdd, "")
 	if err != nil {
 		return "", err
 	}
 	p.newRoot = status.Roots[len(status.Roots)-1].Fingerprint
-	return fmt.Sprintf("root %s added to the trust bundle: waiting until every service reports it", short(p.newRoot)), nil
+	did := fmt.Sprintf("root %s added to the trust bundle", short(p.newRoot))
+	early := stepapi.TrustChange{Step: stepapi.StepActivate, Certificate: p.newRoot, DryRun: true}
+	_, err = p.authority.ChangeTrust(ctx, "the demo", early)
+	if cut, ok := errors.AsType[*ca.CutOffError](err); ok {
+		return did + "; signing under it now is refused: " + cut.Error(), nil
+	}
+	return did, err
 }
 
 // adopted is true when each lineage has reported the new bundle as in effect.
@@ -177,7 +188,25 @@ func (p *plan) activateRoot(ctx context.Context) (string, error) {
 	return fmt.Sprintf("root %s signs from now on", short(p.newRoot)), nil
 }
 
-// unused is true when no certificate that is still valid needs the old root.
+// renewWithin is how long the fleet may take for a renewal that was ordered.
+const renewWithin = 10 * time.Second
+
+// forceRenewal orders that all services renew. They hear of it at once, and each renews at a
+// random moment of that time: nobody has to wait until the certificates under the old root end.
+func (p *plan) forceRenewal(ctx context.Context) (did string, err error) {
+	record, err := p.dir.OpenRecord(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, record.Close()) }()
+	status, err := record.ForceRenewal(ctx, ca.RenewalOrder{Within: renewWithin.String()})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d services are told to renew within %s", status.Matched, renewWithin), nil
+}
+
+// unused is true when no service may be using a certificate under the old root.
 func (p *plan) unused(ctx context.Context) (bool, error) {
 	root, err := p.root(ctx, p.oldRoot)
 	return err == nil && len(root.Users) == 0, err
@@ -189,7 +218,7 @@ func (p *plan) removeRoot(ctx context.Context) (string, error) {
 	if _, err := p.step(ctx, stepapi.StepRemove, p.oldRoot); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("root %s removed: its last certificate has expired", short(p.oldRoot)), nil
+	return fmt.Sprintf("root %s removed: no service uses a certificate under it any more", short(p.oldRoot)), nil
 }
 
 // step takes one step of the change of trust. The authority refuses it if it would cut off a
