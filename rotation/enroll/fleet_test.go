@@ -37,15 +37,29 @@ type peers struct {
 	done    []atomic.Int64 // requests of each client of traffic
 }
 
+// newPeers starts services that all have the profile svc.
 func newPeers(t *testing.T, size int) *peers {
 	t.Helper()
-	f := &peers{t: t, ca: catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"svc": {Names: []string{"svc", "127.0.0.1"}, MaxLive: 100_000}}})}
+	return newPeersOf(t, size, func(int) string { return "svc" }, func(_ int, src *enroll.Source) rotation.Source { return src })
+}
+
+// newPeersOf starts services with profiles of their own. wrap may put something between the
+// source of one and its identity.
+func newPeersOf(t *testing.T, size int, name func(i int) string, wrap func(i int, src *enroll.Source) rotation.Source) *peers {
+	t.Helper()
+	allowed := map[string]policy.Profile{"svc": {Names: []string{"svc", "127.0.0.1"}, MaxLive: 100_000}}
+	for i := range size {
+		if service := name(i); service != "svc" {
+			allowed[service] = policy.Profile{Names: []string{service, "svc", "127.0.0.1"}}
+		}
+	}
+	f := &peers{t: t, ca: catest.Start(t, catest.Options{Profiles: allowed, Lifetime: time.Hour})}
 	f.sources, f.ids = make([]*enroll.Source, size), make([]*rotation.Identity, size)
 	var opened sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for i := range size {
 		src, err := enroll.New(enroll.Config{
-			URL: f.ca.URL, InMemory: true, Token: once(f.ca.Token(t, "svc")), Logger: slog.New(slog.DiscardHandler),
+			URL: f.ca.URL, InMemory: true, Token: once(f.ca.Token(t, name(i))), Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +74,7 @@ func newPeers(t *testing.T, size int) *peers {
 		opened.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			id, err := rotation.Open(context.WithoutCancel(t.Context()), rotation.Config{Source: src, Logger: slog.New(slog.DiscardHandler)})
+			id, err := rotation.Open(context.WithoutCancel(t.Context()), rotation.Config{Source: wrap(i, src), Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Errorf("service %d: %v", i, err)
 				return
@@ -92,7 +106,7 @@ func newPeers(t *testing.T, size int) *peers {
 // await waits until all services are so, and logs how long that took.
 func (f *peers) await(what string, ok func(i int) bool) {
 	f.t.Helper()
-	const limit = time.Minute
+	const limit = 5 * time.Minute // a busy machine with the race detector takes more than a minute
 	began := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -147,7 +161,7 @@ func (f *peers) traffic(clients int) (stop func()) {
 			}
 		})
 	}
-	return func() {
+	stop = sync.OnceFunc(func() {
 		over.Store(true)
 		sending.Wait()
 		cancel()
@@ -157,7 +171,9 @@ func (f *peers) traffic(clients int) (stop func()) {
 			sent += f.done[i].Load()
 		}
 		f.t.Logf("%d requests", sent)
-	}
+	})
+	f.t.Cleanup(stop) // before the identities close, also when the test has failed
+	return stop
 }
 
 // round waits until each client of traffic has sent two more requests. The first may still use
