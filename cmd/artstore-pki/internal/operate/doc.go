@@ -16,5 +16,16 @@
 //   - root rotate can be interrupted and run again (TestScript/root).
 package operate
 
-// exitRefused is the status of a step that the authority has refused.
-const exitRefused = 3
+import "github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+
+// exitRefused is the status of a step that the authority has refused, and of an order that not
+// all have followed.
+const exitRefused = ui.ExitRefused
+
+// statuses ends the help of commands that change something.
+const statuses = `   0    done
+   1    it failed; the error says what and where
+   2    the command line is wrong
+   3    refused, or not all have followed; the names are printed
+   130  interrupted
+`

@@ -10,6 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
@@ -53,7 +54,8 @@ order that is open for the same certificates goes on.`,
 					&cli.BoolFlag{Name: flagWait, Usage: "wait until all have renewed, or the time is over"},
 					&cli.BoolFlag{Name: flagDryRun, Usage: "say whom the order is for, and order nothing"},
 					output.Flag(output.Table, output.JSON)),
-				Action: u.Action(runForce),
+				CustomHelpTemplate: help.Head + statuses,
+				Action:             u.Action(runForce),
 			},
 			{
 				Name:        "status",

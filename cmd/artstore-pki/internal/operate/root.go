@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -153,8 +154,9 @@ func step(u *ui.UI, s stepSpec) *cli.Command {
 	}
 	return &cli.Command{
 		Name: s.name, Usage: s.usage, ArgsUsage: s.args, Description: s.description,
-		Flags:  append(controlFlags(), own...),
-		Action: u.Action(func(u *ui.UI, c *cli.Context) error { return runStep(u, c, s) }),
+		Flags:              append(controlFlags(), own...),
+		CustomHelpTemplate: help.Head + statuses,
+		Action:             u.Action(func(u *ui.UI, c *cli.Context) error { return runStep(u, c, s) }),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -33,7 +34,8 @@ moment, and run again here or elsewhere.`,
 			acceptFlag(),
 			output.Flag(output.Table, output.JSON),
 		),
-		Action: u.Action(runRotate),
+		CustomHelpTemplate: help.Head + statuses,
+		Action:             u.Action(runRotate),
 	}
 }
 
