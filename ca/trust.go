@@ -134,6 +134,10 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 		err = p.planTry(st, named)
 	case stepapi.StepActivate:
 		root := orStaged(d, named)
+		if root == "" {
+			err = errors.New("activating a root: none is staged; name one that was active before")
+			break
+		}
 		p.text, p.cutOff = "activating root "+short(root), func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
 		p.doc, err = d.Activate(root, p.rootOf, now)
 	case stepapi.StepRollback:

@@ -65,7 +65,7 @@ func (a *Authority) KeepWatchers(ctx context.Context) error {
 		err := p.publish(ctx, a, st)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end of ctx is the normal end
+			return nil // the end of ctx is the normal end
 		case err != nil && !failing:
 			a.logger.WarnContext(ctx, "services that wait are not told of changes, will retry", "err", err)
 		case err == nil && failing:
@@ -199,7 +199,7 @@ func (a *Authority) hold(w http.ResponseWriter, r *http.Request, ticket *watch.T
 		return a.answerWatch(w, ticket.Wait(r.Context()))
 	}
 	ticket.Leave()
-	return nil //nolint:nilerr // the connection is broken, and nobody is left to tell
+	return nil // the connection is broken, and nobody is left to tell
 }
 
 // answerDetached is [Authority.answerWatch] for a request that has left its handler.

@@ -38,7 +38,7 @@ func TestPreviousKeys(t *testing.T) {
 		"no time":       {"{key: '" + old + "'}", "provisioners[0].previous[0].until: want the time at which the key ends"},
 		"no such time":  {"{key: '" + old + "', until: tomorrow}", "a time like 2026-11-30T14:00:00Z"},
 		"no key":        {"{until: 2026-11-30T14:00:00Z}", "provisioners[0].previous[0].key: not a JWK"},
-		"unknown value": {"{key: '" + old + "', untill: 2026-11-30T14:00:00Z}", `unknown key "untill"`},
+		"unknown value": {"{key: '" + old + "', since: 2026-11-30T14:00:00Z}", `unknown key "since"`},
 		"its own":       {"{key: '" + one + "', until: 2026-11-30T14:00:00Z}", "provisioner one: previous: a key is there twice"},
 		"another's":     {"{key: '" + two + "', until: 2026-11-30T14:00:00Z}", "provisioners one and two have the same key and different profiles"},
 		"many":          {strings.Repeat("{key: x, until: 2026-11-30T14:00:00Z}, ", 17), "provisioners[0].previous: more than 16 keys"},

@@ -11,8 +11,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
@@ -93,7 +95,7 @@ func newRunbookWorld(t *testing.T) *runbookWorld {
 		must(t, os.MkdirAll(dir, 0o700))
 	}
 	w.program = selfAs(t, bin)
-	must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o700)) //nolint:gosec // G306: it is a program
+	must(t, os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o700)) // it is a program
 	must(t, os.WriteFile(w.path("etc/artstore-pki/passphrase"), []byte("correct horse battery staple\n"), 0o600))
 	w.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WORLD="+w.dir)
 	address := freeAddress(t)
@@ -106,6 +108,22 @@ func newRunbookWorld(t *testing.T) *runbookWorld {
 		w.shell(t, "artstore-pki issue --ca-url "+w.url+" --token-file tmp/token --out var/lib/"+service)
 	}
 	return w
+}
+
+// renewByTimer renews what is due, every second, as a timer of systemd does every few minutes.
+func (w *runbookWorld) renewByTimer(t *testing.T) {
+	t.Helper()
+	over, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var timer sync.WaitGroup
+	timer.Go(func() {
+		for over.Err() == nil {
+			for _, service := range []string{"ingester", "query-module"} {
+				_, _ = w.try(t, "artstore-pki renew --if-due /var/lib/"+service) // the runbook says what has not renewed
+			}
+			time.Sleep(time.Second)
+		}
+	})
+	t.Cleanup(func() { cancel(); timer.Wait() })
 }
 
 func (w *runbookWorld) path(name string) string {
@@ -128,7 +146,7 @@ func (w *runbookWorld) stop() {
 func (w *runbookWorld) try(t *testing.T, block string) (string, error) {
 	t.Helper()
 	text := strings.NewReplacer("/var/lib/", w.path("var/lib")+"/", "/etc/artstore-pki", w.path("etc/artstore-pki"),
-		"https://ca.internal:9443", w.url).Replace(block)
+		"https://ca.internal:9443", w.url, "--within 1h", "--within 10s").Replace(block)
 	var out bytes.Buffer
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "bash", "-euxo", "pipefail", "-c", text)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env, &out, &out
@@ -148,6 +166,22 @@ func (w *runbookWorld) shell(t *testing.T, block string) {
 var runbookCases = map[string]struct {
 	before, after func(*testing.T, *runbookWorld)
 }{
+	"yearly rotation": {
+		func(t *testing.T, w *runbookWorld) { w.renewByTimer(t) },
+		func(t *testing.T, w *runbookWorld) {
+			if out, err := w.try(t, "artstore-pki root status --dir /var/lib/artstore-pki"); err != nil || strings.Count(out, " active ") != 1 || strings.Contains(out, " old ") {
+				t.Errorf("the roots: %v\n%s", err, out)
+			}
+		},
+	},
+	"stolen intermediate": {
+		func(t *testing.T, w *runbookWorld) { w.renewByTimer(t) },
+		func(t *testing.T, w *runbookWorld) {
+			if out, err := w.try(t, "artstore-pki intermediate status --dir /var/lib/artstore-pki"); err != nil || strings.Count(out, " revoked ") != 1 {
+				t.Errorf("the intermediates: %v\n%s", err, out)
+			}
+		},
+	},
 	"new enrolment key": {
 		func(t *testing.T, w *runbookWorld) {
 			w.shell(t, "artstore-pki token ingester --dir /var/lib/artstore-pki --out stolen")
@@ -183,7 +217,7 @@ func TestRunbooks(t *testing.T) {
 	afterKills(t)
 	t.Parallel()
 	all := runbooks(t, readDoc(t, "operations.md"))
-	if len(all) < 4 {
+	if len(all) < 6 {
 		t.Errorf("only %d runbooks found", len(all))
 	}
 	for _, book := range all {

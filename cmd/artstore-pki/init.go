@@ -127,7 +127,7 @@ func initOptions(u *ui.UI, c *cli.Context) (opt setup.Options, err error) {
 			return opt, fmt.Errorf("reading the password of the root key: %w", err)
 		}
 	}
-	if c.Bool("plain-keys") && !(pw.IsZero() && rootPassword.IsZero()) {
+	if c.Bool("plain-keys") && (!pw.IsZero() || !rootPassword.IsZero()) {
 		return opt, ui.UsageErrorf("--plain-keys and a password do not go together")
 	}
 	certificate := func(role string) setup.Certificate {

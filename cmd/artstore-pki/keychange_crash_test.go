@@ -61,7 +61,7 @@ func (w *killFixture) keyChangeCut(t *testing.T, change []string, kind string, n
 	dir := filepath.Join(w.dir, "ca")
 	must(t, os.RemoveAll(dir))
 	must(t, os.CopyFS(dir, os.DirFS(filepath.Join(w.dir, "whole"))))
-	must(t, os.Chmod(filepath.Join(dir, "secrets"), 0o700)) //nolint:gosec // G302: it is a directory
+	must(t, os.Chmod(filepath.Join(dir, "secrets"), 0o700)) // it is a directory
 	cmd := exec.CommandContext(t.Context(), "strace", append(append(killAt(os.DevNull, kind, kind, n), w.program), change...)...)
 	cmd.Dir = w.dir
 	out, err := cmd.CombinedOutput()

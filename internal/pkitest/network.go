@@ -83,7 +83,7 @@ func (c *conn) RemoteAddr() net.Addr { return c.remote }
 // opError gives an error the type that package net gives it. net/http tells by that type
 // whether a connection has failed or a request is malformed.
 func (c *conn) opError(op string, err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || err == io.EOF { //nolint:errorlint // a reader must get io.EOF itself
 		return err
 	}
 	return &net.OpError{Op: op, Net: "memory", Source: c.local, Addr: c.remote, Err: err}

@@ -80,7 +80,7 @@ func TestACMERenewalInfo(t *testing.T) {
 	if got := window(t, r, second.Leaf); got.Start.Before(time.Now()) {
 		t.Errorf("a certificate that the order is not for: %+v", got)
 	}
-	w.CA.Revoke(t, second.Leaf.SerialNumber.String())
+	w.Revoke(t, second.Leaf.SerialNumber.String())
 	if got := window(t, r, second.Leaf); got.Start.After(time.Now()) {
 		t.Errorf("a revoked certificate: %+v", got)
 	}

@@ -52,7 +52,7 @@ type Issuer struct {
 	KeyURI string
 }
 
-// NoPathLength, as the path length of a root, sets no limit.
+// NoPathLength is the path length of a root that sets no limit.
 const NoPathLength = -1
 
 // Template says what certificate to make.

@@ -38,7 +38,7 @@ var token = sync.OnceValues(func() (uri string, err error) {
 		return "", err
 	}
 	args := []string{"--init-token", "--free", "--label", "pki", "--pin", pin, "--so-pin", pin}
-	if out, err := exec.Command("softhsm2-util", args...).CombinedOutput(); err != nil { //nolint:noctx // it ends at once
+	if out, err := exec.Command("softhsm2-util", args...).CombinedOutput(); err != nil { // it ends at once
 		return string(out), err
 	}
 	for _, m := range modules {

@@ -60,8 +60,8 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (key crypto.Signe
 			where = elsewhere
 		}
 	}
-	switch path := keystore.Path(where); {
-	case path == "":
+	switch path := keystore.Path(where); path {
+	case "":
 		if key, err = keystore.Open(where); err != nil {
 			return nil, fmt.Errorf("opening the key of %q: %w", cert.Subject.CommonName, err)
 		}

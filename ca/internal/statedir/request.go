@@ -199,7 +199,7 @@ func (f Dir) Answer(text []byte, roots []*x509.Certificate) (issuing cacert.Issu
 // [Dir.DropRequest], so a caller that is killed before current.json can begin again. The
 // caller has compared the certificate with the request.
 func (f Dir) AdoptRequest(cert *x509.Certificate) error {
-	to, mode := f.KeyPath(certs.Fingerprint(cert)), fs.FileMode(durable.Private)
+	to, mode := f.KeyPath(certs.Fingerprint(cert)), durable.Private
 	key, err := os.ReadFile(f.File(requestKey))
 	if errors.Is(err, fs.ErrNotExist) {
 		to, mode = f.uriPath(certs.Fingerprint(cert)), durable.Public

@@ -213,8 +213,9 @@ func runForce(u *ui.UI, c *cli.Context) error {
 	return err
 }
 
-// openOrder returns the newest order whose time is not over and that is for the same
-// certificates.
+// openOrder returns the newest order for the same certificates whose time is not over, and
+// that somebody has not followed yet. One that all have followed is history: whoever orders
+// again means the certificates of now.
 func openOrder(ctx context.Context, f fleet, order stepapi.RenewalOrder) (stepapi.RenewalStatus, bool, error) {
 	list, err := f.Renewals(ctx)
 	if err != nil {
@@ -223,7 +224,7 @@ func openOrder(ctx context.Context, f fleet, order stepapi.RenewalOrder) (stepap
 	for _, s := range list {
 		same := s.Order
 		same.Within, same.Note, same.DryRun = order.Within, order.Note, order.DryRun
-		if same == order && time.Now().Before(s.By) {
+		if same == order && len(s.Pending) > 0 && time.Now().Before(s.By) {
 			return s, true, nil
 		}
 	}

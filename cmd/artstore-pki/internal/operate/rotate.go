@@ -88,8 +88,8 @@ func runRotate(u *ui.UI, c *cli.Context) error {
 			told = who
 		}
 		select {
-		case <-c.Context.Done():
-			return c.Context.Err()
+		case <-c.Done():
+			return c.Err()
 		case <-time.After(askEvery):
 		}
 		if status, err = authority.TrustStatus(c.Context); err != nil {
