@@ -405,7 +405,12 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 		if p.cutOff == nil {
 			return nil
 		}
-		if left := trust.NotAccepted(p.cutOff(trust.NewFleet(held, versions)), p.change.Accept); len(left) > 0 {
+		fleet := trust.NewFleet(held, versions)
+		left, err := fleet.NotAccepted(p.cutOff(fleet), p.change.Accept)
+		switch {
+		case err != nil:
+			return &StepError{fmt.Errorf("%s: %w", p.text, err)}
+		case len(left) > 0:
 			return &CutOffError{p.text, left}
 		}
 		return nil

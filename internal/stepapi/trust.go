@@ -41,7 +41,8 @@ type TrustChange struct {
 	Certificate string `json:"certificate,omitempty"`
 	// Services try a staged root; only for StepTry.
 	Services []string `json:"services,omitempty"`
-	// Accept names the services, or names in their certificates, that the step may cut off.
+	// Accept names the services that the step may cut off, or names that the certificates of
+	// one service have.
 	Accept []string `json:"accept,omitempty"`
 	// Signed are certificates in PEM that the holder of a root has made for the request of
 	// StepRequest: that of the intermediate, and that of its root, which may be left out if it

@@ -2,6 +2,8 @@ package trust
 
 import (
 	"crypto/x509"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -113,10 +115,39 @@ func sortHolders(list []stepapi.Holder) []stepapi.Holder {
 	return list
 }
 
-// NotAccepted returns the holders that no name of accept is for: a service, or a name in the
-// certificate of one holder.
-func NotAccepted(list []stepapi.Holder, accept []string) []stepapi.Holder {
-	return slices.DeleteFunc(slices.Clone(list), func(h stepapi.Holder) bool {
-		return slices.Contains(accept, h.Service) || slices.ContainsFunc(h.Names, func(name string) bool { return slices.Contains(accept, name) })
-	})
+// NotAccepted returns those of list that no name of accept is for. A name is a service, and
+// otherwise a name in the certificates of one service. A name that several services have, such
+// as localhost, is an error: it says of none of them that somebody has looked at it.
+func (f Fleet) NotAccepted(list []stepapi.Holder, accept []string) (left []stepapi.Holder, err error) {
+	accepted := map[string]bool{} // services
+	serials := map[string]bool{}  // of holders with an accepted name
+	for _, name := range accept {
+		services := f.servicesWith(name)
+		switch {
+		case slices.Contains(services, name):
+			accepted[name] = true
+		case len(services) > 1:
+			return nil, fmt.Errorf("accepting %.80q: certificates of %d services have this name (%s and %s are two); name the services", name, len(services), services[0], services[1])
+		default:
+			for _, h := range list {
+				if slices.Contains(h.Names, name) {
+					serials[h.Serial] = true
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(h stepapi.Holder) bool { return accepted[h.Service] || serials[h.Serial] }), nil
+}
+
+// servicesWith returns the services that are called name, or whose certificates have it, sorted.
+func (f Fleet) servicesWith(name string) []string {
+	found := map[string]bool{}
+	for _, l := range f.lineages {
+		for _, h := range l {
+			if h.Service == name || slices.Contains(h.Names, name) {
+				found[h.Service] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
 }

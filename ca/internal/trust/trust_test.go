@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/trust"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -135,6 +136,29 @@ func TestRollback(t *testing.T) {
 	}
 	if !back(back(again)).Equal(begin) {
 		t.Error("two rollbacks do not lead to the begin")
+	}
+}
+
+// TestNotAccepted accepts by service, or by a name that one service has. Every certificate of a
+// host may have localhost, so that one accepts nobody.
+func TestNotAccepted(t *testing.T) {
+	end := time.Now().Add(time.Hour)
+	holding := func(service, serial string, names ...string) truststore.Holding {
+		return truststore.Holding{Service: service, Lineage: serial, Serial: serial, Names: names, NotAfter: end}
+	}
+	f := trust.NewFleet([]truststore.Holding{
+		holding("api", "1", "api", "localhost"), holding("api", "2", "api-2", "localhost"), holding("web", "3", "api", "web.internal", "localhost"),
+	}, nil)
+	all := f.Without(fp("new"))
+	for name, want := range map[string]int{"api": 1, "api-2": 2, "web": 2, "web.internal": 2, "": 3, "nobody": 3} {
+		if left, err := f.NotAccepted(all, []string{name}); err != nil || len(left) != want {
+			t.Errorf("accepting %q: %d are left, %v; want %d", name, len(left), err, want)
+		}
+	}
+	for _, list := range [][]stepapi.Holder{all, all[2:]} { // also if the others have followed
+		if left, err := f.NotAccepted(list, []string{"localhost"}); err == nil || !strings.Contains(err.Error(), "2 services") {
+			t.Errorf("localhost accepts all but %d of %d, %v", len(left), len(list), err)
+		}
 	}
 }
 

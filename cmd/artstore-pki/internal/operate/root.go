@@ -199,7 +199,7 @@ func signedFlag() cli.Flag {
 // acceptFlag names whom to leave behind, one by one: there is no way to accept all of them
 // without reading who they are.
 func acceptFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: flagAccept, Usage: "leave this `NAME` behind: a service, or a name in the certificate of one; can be repeated"}
+	return &cli.StringSliceFlag{Name: flagAccept, Usage: "leave this `NAME` behind: a service, or a name that only it has in its certificate; can be repeated"}
 }
 
 // runStep takes one step. The authority decides; a refusal is printed with the names of those
