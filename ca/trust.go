@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -146,16 +147,44 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 		p.text, p.cutOff = "removing root "+short(named), func(f trust.Fleet) []stepapi.Holder { return f.Users(p.under(d, named)) }
 		p.doc, err = d.Remove(named, p.rootOf)
 	case stepapi.StepRotateIntermediate:
-		return p, a.planIntermediate(ctx, st, p)
+		if err := a.planIntermediate(ctx, st, p); err != nil {
+			return nil, err
+		}
 	case stepapi.StepRevokeIntermediate:
 		err = a.planRevocation(st, p, named, now)
 	default:
 		err = fmt.Errorf("step %.40q: want add, try, activate, rollback, remove, rotate-intermediate or revoke-intermediate", change.Step)
 	}
+	if err == nil {
+		err = p.check(st.trust, time.Now())
+	}
 	if err != nil {
 		return nil, &StepError{err}
 	}
 	return p, nil
+}
+
+// check refuses a document that nobody could read, and a step after which a certificate that
+// has ended would sign.
+func (p *plan) check(before *trust.Document, now time.Time) error {
+	signs := []string{p.doc.Intermediates[0]}
+	if s := p.doc.Staged; s != nil && len(s.Services) > 0 {
+		signs = append(signs, s.Intermediate)
+	}
+	for _, fp := range signs {
+		if fp == before.Intermediates[0] { // no step may be refused because of what was before it
+			continue
+		}
+		for _, c := range []*x509.Certificate{p.find[fp], p.find[p.rootOf(fp)]} {
+			if c != nil && !now.Before(c.NotAfter) {
+				return fmt.Errorf("%s: %q, which would sign, ended at %s", p.text, c.Subject.CommonName, validity.Stamp(c.NotAfter))
+			}
+		}
+	}
+	if err := p.doc.Check(); err != nil {
+		return fmt.Errorf("%s: %w", p.text, err)
+	}
+	return nil
 }
 
 // planAdd makes a root like the active one and an intermediate like the issuing one under it.

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -169,6 +170,40 @@ func TestTryOneService(t *testing.T) {
 			if signed := issuer.CheckSignatureFrom(root) == nil; signed != (tries == (certs.Fingerprint(root) == staged)) {
 				t.Errorf("%s, root %s: %v", service, certs.Fingerprint(root), signed)
 			}
+		}
+	}
+}
+
+// TestActivateEnded: a root whose intermediate has ended, because it was staged for too long,
+// would leave an authority that neither issues nor starts.
+func TestActivateEnded(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "ca")
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Intermediate: setup.Certificate{Lifetime: 2 * time.Second}}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	step := func(step string, services ...string) (ca.TrustStatus, error) {
+		return a.ChangeTrust(t.Context(), "operator", ca.TrustChange{Step: step, Services: services})
+	}
+	staged, err := step(stepapi.StepAdd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Until(staged.Intermediates[1].NotAfter) + 10*time.Millisecond)
+	if _, err := step(stepapi.StepActivate); !isStepError(err) || !strings.Contains(err.Error(), "ended at") {
+		t.Errorf("activated: %v", err)
+	}
+	if _, err := step(stepapi.StepTry, "ingester"); !isStepError(err) {
+		t.Errorf("tried: %v", err)
+	}
+	for _, next := range []string{stepapi.StepRollback, stepapi.StepAdd, stepapi.StepActivate} { // the way out
+		if _, err := step(next); err != nil {
+			t.Errorf("%s: %v", next, err)
 		}
 	}
 }

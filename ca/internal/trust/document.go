@@ -97,6 +97,7 @@ func (d *Document) clone() *Document {
 const (
 	maxDocument     = 64 << 10 // bytes
 	maxCertificates = 100      // roots, and intermediates
+	maxTrying       = 500      // services of 64 bytes that try a root: half of a document
 )
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -114,6 +115,9 @@ func (d *Document) Check() error {
 	if s := d.Staged; s != nil {
 		if !slices.Contains(d.Roots[1:], s.Root) || !slices.Contains(d.Intermediates[1:], s.Intermediate) {
 			return errors.New("the staged root or its intermediate is not in the lists, or it is the active one")
+		}
+		if len(s.Services) > maxTrying {
+			return fmt.Errorf("more than %d services try a root", maxTrying)
 		}
 		named = append(named, s.Root, s.Intermediate)
 	}
@@ -134,13 +138,21 @@ func (d *Document) Check() error {
 // pass for a head that the same key has signed.
 const kind = "artstore-pki trust"
 
-// Sign returns the document with a signature of the key of the log.
+// Sign returns the document with a signature of the key of the log. A document that Open would
+// not read is an error: once it is in the record, no authority could start any more.
 func Sign(key *translog.Key, d *Document) ([]byte, error) {
+	if err := d.Check(); err != nil {
+		return nil, fmt.Errorf("signing the trust: %w", err)
+	}
 	text, err := json.Marshal(d)
 	if err != nil {
 		return nil, err
 	}
-	return key.SignDocument(kind, text)
+	signed, err := key.SignDocument(kind, text)
+	if err == nil && len(signed) > maxDocument {
+		err = fmt.Errorf("signing the trust: longer than %d bytes", maxDocument)
+	}
+	return signed, err
 }
 
 // Open checks the signature of a document and reads it. A document that another key has

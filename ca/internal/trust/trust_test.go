@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -207,9 +209,21 @@ func TestOpen(t *testing.T) {
 		"no intermediates": {Roots: []string{fp("a")}},
 		"no fingerprint":   {Roots: []string{"../../etc/passwd"}, Intermediates: []string{fp("a")}},
 		"twice":            {Roots: []string{fp("a"), fp("a")}, Intermediates: []string{fp("b")}},
+		"too many try it": {
+			Roots: []string{fp("a"), fp("b")}, Intermediates: []string{fp("a/1"), fp("b/1")},
+			Staged: &trust.Staged{Root: fp("b"), Intermediate: fp("b/1"), Services: make([]string, 501)},
+		},
+		"too long":         {Roots: []string{fp("a")}, Intermediates: []string{fp("b")}, Revoked: many(1000)},
 		"staged is active": {Roots: []string{fp("a")}, Intermediates: []string{fp("b")}, Staged: &trust.Staged{Root: fp("a"), Intermediate: fp("b")}},
 	} {
-		signed, err := trust.Sign(key, bad)
+		if _, err := trust.Sign(key, bad); err == nil {
+			t.Errorf("%s: signed", name)
+		}
+		text, err := json.Marshal(bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := key.SignDocument("artstore-pki trust", text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,6 +231,15 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: read", name)
 		}
 	}
+}
+
+// many returns so many times by fingerprint.
+func many(n int) map[string]time.Time {
+	out := make(map[string]time.Time, n)
+	for i := range n {
+		out[fp(strconv.Itoa(i))] = time.Now()
+	}
+	return out
 }
 
 func TestSeal(t *testing.T) {
