@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -260,8 +261,18 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 
 // readBody reads one JSON object from the body into v. Its errors are 400, or 413 for a
 // body above the limit. Unknown members are ignored.
-func readBody(r *http.Request, v any) error {
+func readBody(r *http.Request, v any) error { return decodeBody(json.NewDecoder(r.Body), v) }
+
+// readOrder is readBody for what operators order. A field that is not known is an error there:
+// without a dry_run that is spelled wrong the step is taken, and without a field that restricts
+// a renewal all services renew.
+func readOrder(r *http.Request, v any) error {
 	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	return decodeBody(dec, v)
+}
+
+func decodeBody(dec *json.Decoder, v any) error {
 	err := dec.Decode(v)
 	if err == nil { // nothing may follow the object; reading on also finds a body above the limit
 		if err = dec.Decode(&struct{}{}); errors.Is(err, io.EOF) {
@@ -272,7 +283,19 @@ func readBody(r *http.Request, v any) error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &denial.RequestError{Status: http.StatusRequestEntityTooLarge, Text: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
+	if name, unknown := unknownField(err); unknown {
+		return denial.BadRequest("the body has a field that this route does not know: %.80s", name)
+	}
 	return denial.BadRequest("the body is not the JSON object that this route takes")
+}
+
+// unknownField returns the quoted name of a field that a decoder did not know. encoding/json has no
+// type for this error.
+func unknownField(err error) (name string, unknown bool) {
+	if err == nil {
+		return "", false
+	}
+	return strings.CutPrefix(err.Error(), "json: unknown field ")
 }
 
 var errTrailing = errors.New("something follows the object")

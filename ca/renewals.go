@@ -195,7 +195,7 @@ func (a *Authority) postRenewals(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var order stepapi.RenewalOrder
-	if err := readBody(r, &order); err != nil {
+	if err := readOrder(r, &order); err != nil {
 		return err
 	}
 	status, err := a.asRecord().forceRenewal(r.Context(), c.name, order)

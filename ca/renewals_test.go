@@ -184,6 +184,15 @@ func TestForceRenewalOverHTTP(t *testing.T) {
 			t.Errorf("%+v: %d %s, want %d", request, status, body, want)
 		}
 	}
+	// A field that is spelled wrong would order what nobody has asked for.
+	for path, body := range map[string]any{
+		"/renewals": map[string]any{"within": "1m", "services": "storage"}, // all services
+		"/trust":    map[string]any{"step": stepapi.StepAdd, "dryRun": true},
+	} {
+		if status, answer := by.do("POST", path, body); status != http.StatusBadRequest || !strings.Contains(message(t, answer), "does not know") {
+			t.Errorf("%s %v: %d %s", path, body, status, answer)
+		}
+	}
 	renewed(t, c, mine)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var open []stepapi.RenewalStatus

@@ -85,7 +85,7 @@ func (a *Authority) postTrust(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var change stepapi.TrustChange
-	if err := readBody(r, &change); err != nil {
+	if err := readOrder(r, &change); err != nil {
 		return err
 	}
 	status, err := a.ChangeTrust(r.Context(), c.name, change)
