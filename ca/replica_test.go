@@ -286,6 +286,10 @@ func TestDatabaseIsNotTheAuthority(t *testing.T) {
 		}
 	}
 	foreign := damage.Rows(t, attacker.Dir, `SELECT CAST(document AS BLOB) FROM trust_versions`)[0]
+	damage.SQL(t, c.Dir, `UPDATE trust_versions SET document = '`+string(foreign)+`' WHERE version = 1`)
+	if _, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepActivate, DryRun: true}); err != nil {
+		t.Errorf("a row of a version that is over stops all steps: %v", err)
+	}
 	damage.SQL(t, c.Dir, `INSERT INTO trust_versions (version, document, at) VALUES (99, '`+string(foreign)+`', 0)`)
 	if _, err := c.Authority.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepActivate, Certificate: root}); !errors.Is(err, translog.ErrForeign) {
 		t.Errorf("a document of another authority: %v", err)
