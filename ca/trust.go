@@ -465,6 +465,15 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Event: p.event(by)}); err != nil {
 		return err
 	}
+	if err := a.settle(ctx, next, p, lists); err != nil {
+		return fmt.Errorf("the step is taken, as version %d of the record; this directory follows when its fault is mended: %w", p.doc.Version, err)
+	}
+	return nil
+}
+
+// settle brings the directory and next to a step that is in the record. It may fail: then each
+// second, and each start, tries again by the record (followTrust).
+func (a *Authority) settle(ctx context.Context, next *state, p *plan, lists []*crl.List) error {
 	// A list is written after the commit: a step that the record has refused must not revoke.
 	// After a crash in between the list comes from the record (statedir.Dir.Fetch).
 	for i, root := range p.lists {

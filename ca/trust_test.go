@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -171,6 +172,31 @@ func TestTryOneService(t *testing.T) {
 				t.Errorf("%s, root %s: %v", service, certs.Fingerprint(root), signed)
 			}
 		}
+	}
+}
+
+// TestStepIsTakenWithoutFile: once a step is in the record, a directory that cannot be written to
+// does not undo it. The error says so, and the authority follows later.
+func TestStepIsTakenWithoutFile(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	root := c.AddRoot(t)
+	current := filepath.Join(c.Dir, "certs", "current.json")
+	if err := errors.Join(os.Remove(current), os.MkdirAll(filepath.Join(current, "in the way"), 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Authority.ChangeTrust(t.Context(), "operator", ca.TrustChange{Step: stepapi.StepActivate})
+	if err == nil || !strings.Contains(err.Error(), "the step is taken, as version 3") {
+		t.Errorf("activating: %v", err)
+	}
+	if err := os.RemoveAll(current); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Authority.ChangeTrust(t.Context(), "operator", ca.TrustChange{Step: stepapi.StepRollback, DryRun: true}); err != nil {
+		t.Errorf("it does not follow: %v", err)
+	}
+	enrol(t, c, "storage", "storage")
+	if got := certs.Fingerprint(c.Authority.Roots()[0]); got != root {
+		t.Errorf("root %s signs, want %s", got, root)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s *Store) Change(ctx context.Context, c NextVersion) error {
 		return c.write(ctx, tx)
 	})
 	if err != nil {
-		return fmt.Errorf("changing the trust: %w", err)
+		return fmt.Errorf("storing the next version: %w", err)
 	}
 	return nil
 }
