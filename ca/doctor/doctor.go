@@ -42,6 +42,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/trust"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -291,7 +293,46 @@ func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 			in.Revoked, size, stepapi.MaxRevoked)
 	}
 	d.lineages(ctx, cfg)
-	return in.Schema == in.Known
+	if in.Schema != in.Known {
+		return false
+	}
+	d.trustOfRecord(ctx, where)
+	return true
+}
+
+// trustOfRecord reads the newest version of the trust in the record, as the next start does. If
+// the key of the log has not signed it for its number, the authority neither issues nor starts.
+func (d *doctor) trustOfRecord(ctx context.Context, where string) {
+	v, err := statedir.LogVerifier(d.opt.Dir)
+	if err != nil {
+		return // marker has told of it
+	}
+	version, err := newestTrust(ctx, where)
+	if err != nil {
+		d.add("trust", Error, "%v", err)
+		return
+	}
+	if version.Number == 0 {
+		return // a new record gets the trust of the directory at the next start
+	}
+	document, err := trust.Open(v, version.Document)
+	if err == nil && document.Version != version.Number {
+		err = fmt.Errorf("it is that of version %d", document.Version)
+	}
+	if err != nil {
+		err = fmt.Errorf("version %d of the trust in the record was written by a stranger or is damaged, and nothing is issued: %w; find out who can write to the database, "+
+			"and delete this row of trust_versions or restore a backup", version.Number, err)
+	}
+	d.addResult("trust", err, "version %d in the record is signed by this authority", version.Number)
+}
+
+func newestTrust(ctx context.Context, where string) (v truststore.Version, err error) {
+	db, err := sqldb.OpenAsIs(ctx, where)
+	if err != nil {
+		return v, fmt.Errorf("reading the trust of the record: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return truststore.New(db).Newest(ctx)
 }
 
 // lossRemedy ends the text of each fault that the marker has found.

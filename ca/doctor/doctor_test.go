@@ -96,7 +96,10 @@ func TestDoctor(t *testing.T) {
 			remove(t, dir, "secrets/enrolment.jwe")
 		}, severity: doctor.Error, want: "enrollers.ingester: choosing an enrolment key:"},
 		"no key of the log": {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.pub") }, severity: doctor.Error, want: "record: reading the public key of the log"},
-		"no marker":         {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.head") }, severity: doctor.Warning, want: "there is no marker"},
+		"trust of a stranger": {damage: func(t *testing.T, dir string) {
+			damage.SQL(t, dir, `INSERT INTO trust_versions (version, document, at) SELECT 1 + COALESCE(MAX(version), 0), 'not signed', 0 FROM trust_versions`)
+		}, severity: doctor.Error, want: "of the trust in the record was written by a stranger or is damaged"},
+		"no marker": {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.head") }, severity: doctor.Warning, want: "there is no marker"},
 		"a damaged marker": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "certs", "log.head"), []byte("x")) },
 			severity: doctor.Error, want: "or accept the loss with"},
 	} {
