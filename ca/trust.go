@@ -128,6 +128,9 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 	if err != nil {
 		return nil, &StepError{err}
 	}
+	if err := needsName(change.Step, named, st.trust); err != nil {
+		return nil, &StepError{err}
+	}
 	switch d, now := st.trust, time.Now().UTC(); change.Step {
 	case stepapi.StepAdd:
 		err = a.planAdd(st, p, now)
@@ -162,6 +165,21 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 		return nil, &StepError{err}
 	}
 	return p, nil
+}
+
+// needsName refuses a step that has to say which certificate it is about, and does not.
+func needsName(step, named string, d *trust.Document) error {
+	switch step {
+	case stepapi.StepTry, stepapi.StepActivate:
+		if named == "" && d.Staged == nil {
+			return fmt.Errorf("step %s: no root is staged, and no fingerprint names one", step)
+		}
+	case stepapi.StepRemove, stepapi.StepRevokeIntermediate:
+		if named == "" {
+			return fmt.Errorf("step %s: the fingerprint of the certificate is missing", step)
+		}
+	}
+	return nil
 }
 
 // check refuses a document that nobody could read, and a step after which a certificate that

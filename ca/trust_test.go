@@ -54,6 +54,14 @@ func TestTrustChange(t *testing.T) {
 		t.Error("the old intermediate still issues")
 	}
 	senseless(stepapi.StepRollback, "") // there is one root
+	for step, want := range map[string]string{
+		stepapi.StepActivate: "no root is staged", stepapi.StepTry: "no root is staged",
+		stepapi.StepRemove: "fingerprint of the certificate is missing", stepapi.StepRevokeIntermediate: "fingerprint of the certificate is missing",
+	} {
+		if _, err := a.ChangeTrust(ctx, "operator", stepapi.TrustChange{Step: step}); !isStepError(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s of nothing: %v", step, err)
+		}
+	}
 	newRoot := c.AddRoot(t)
 	if len(a.Roots()) != 2 || certs.Fingerprint(a.Roots()[0]) != oldRoot {
 		t.Error("the new root is not second")
