@@ -48,13 +48,14 @@ type CutOffError struct {
 
 func (e *CutOffError) Error() string {
 	const most = 5
-	names := make([]string, 0, most)
-	for _, h := range e.Holders[:min(len(e.Holders), most)] {
+	names := make([]string, 0, len(e.Holders))
+	for _, h := range e.Holders {
 		names = append(names, h.Service)
 	}
-	text := fmt.Sprintf("%s would cut off %s", e.Step, strings.Join(names, ", "))
-	if more := len(e.Holders) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	names = slices.Compact(slices.Sorted(slices.Values(names))) // many instances of a service are one name
+	text := fmt.Sprintf("%s would cut off %s", e.Step, strings.Join(names[:min(len(names), most)], ", "))
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more services", more)
 	}
 	return text
 }

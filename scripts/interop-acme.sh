@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # ACME clients, unchanged, against a real `artstore-pki serve`: certbot, lego, Caddy
 # and step obtain, renew and revoke by http-01, dns-01 and tls-alpn-01, and print why
-# they were refused. At the end accounts need a key of the operator.
+# they were refused. Then a root is rotated under them, and at the end accounts need a key of
+# the operator.
 #
 #   scripts/interop-acme.sh [ARTSTORE_PKI_BINARY]
 #
@@ -249,6 +250,45 @@ step_refusals() {
   refused "step: a kind of key that the profile does not have" 'key type RSA-2048 is none of' "${step_acme[@]}" web.example "$work/x.crt" "$work/x.key" --kty RSA --size 2048 --http-listen "127.0.0.1:$http"
 }
 
+# renew_all STAGE: each client renews, and what it has got verifies with the bundle of the moment.
+renew_all() {
+  must "certbot: renew, $1" "${stages_certbot[@]}" renew --cert-name stages --force-renewal --no-random-sleep-on-renew
+  must "certbot: openssl verifies, $1" verified "$work/certbot/live/stages/fullchain.pem"
+  must "lego: renew, $1" "${stages_lego[@]}" renew --no-random-sleep
+  must "lego: openssl verifies, $1" verified "$work/lego-stages/certificates/web.example.crt"
+  must "step: renew, $1" "$step" ca renew --force --root "$work/roots.crt" "$work/stages.crt" "$work/stages.key"
+  must "step: openssl verifies, $1" verified "$work/stages.crt"
+}
+
+# take STEP…: a step that leaves the clients behind, which report no bundle. Theirs is a file that
+# the operator brings up to date.
+take() {
+  must "artstore-pki root $1" "$pki" root "$@" --dir "$work/ca"
+  cp "$work/ca/certs/root_ca.crt" "$work/roots.crt"
+}
+
+# through_stages: the clients renew at each stage of a new root without a word.
+through_stages() {
+  local old
+  old=$("$pki" fingerprint --dir "$work/ca")
+  stages_certbot=(certbot --non-interactive --config-dir "$work/certbot" --work-dir "$work/certbot.work" --logs-dir "$work/certbot.logs" --server "$directory")
+  stages_lego=(lego --accept-tos --email ops@web.example --server "$directory" --path "$work/lego-stages" --domains web.example --http --http.port "127.0.0.1:$http")
+  must "certbot: obtain, for the stages" "${stages_certbot[@]}" certonly --cert-name stages --standalone --http-01-port "$http" -d web.example
+  must "lego: obtain, for the stages" "${stages_lego[@]}" run
+  must "step: obtain, for the stages" "$step" ca certificate web.example "$work/stages.crt" "$work/stages.key" --provisioner acme --http-listen "127.0.0.1:$http"
+  take add
+  renew_all staged
+  refused "a client that reports no bundle is in the way" 'would cut off' "$pki" root activate --dir "$work/ca"
+  take activate --accept web
+  renew_all active
+  take rollback --accept web
+  renew_all "rolled back"
+  take activate --accept web
+  renew_all "active again"
+  take remove "$old" --accept web
+  renew_all "the old root gone"
+}
+
 # need_keys: from here on, new accounts show a key of the operator.
 need_keys() {
   sed -i 's|name: acme,|& require_eab: true,|' "$work/ca/pki.yaml"
@@ -297,4 +337,5 @@ lego5_everything
 with_caddy
 with_step
 step_refusals
+through_stages
 with_keys

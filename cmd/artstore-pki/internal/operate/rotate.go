@@ -3,6 +3,8 @@ package operate
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -135,17 +137,18 @@ func stepText(c stepapi.TrustChange) string {
 	return c.Step + " root " + short(c.Certificate)
 }
 
-// servicesOf names those who have not followed, if they are few.
-func servicesOf(waiting []stepapi.Holder) (text string) {
+// servicesOf names those who have not followed, if they are few. Many instances of a service
+// are one name.
+func servicesOf(waiting []stepapi.Holder) string {
 	const most = 5
-	for i, h := range waiting {
-		if i == most {
-			return text + fmt.Sprintf(" and %d more", len(waiting)-most)
-		}
-		if i > 0 {
-			text += ", "
-		}
-		text += h.Service
+	names := make([]string, 0, len(waiting))
+	for _, h := range waiting {
+		names = append(names, h.Service)
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more services", more)
 	}
 	return text
 }
