@@ -651,7 +651,10 @@ func (a *Authority) enterTrust(ctx context.Context, st *state) error {
 		}
 		rows = append(rows, row)
 	}
-	err = a.commitTrust(ctx, &d, truststore.NextVersion{Rows: rows, Enters: true})
+	// A record that has an older version is overruled by the directory. Whoever reads the log has
+	// to see that, as any other change.
+	event := record.Event{Caller: "the authority", Detail: fmt.Sprintf("the record had version %d, and the directory a newer one, %d, which is in effect", newest, d.Version)}
+	err = a.commitTrust(ctx, &d, truststore.NextVersion{Rows: rows, Enters: newest == 0, Event: event})
 	switch {
 	case errors.Is(err, truststore.ErrChanged): // another replica was faster
 		return a.catchUp(ctx, st)

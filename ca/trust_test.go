@@ -17,6 +17,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/setup"
@@ -205,6 +206,32 @@ func TestStepIsTakenWithoutFile(t *testing.T) {
 	enrol(t, c, "storage", "storage")
 	if got := certs.Fingerprint(c.Authority.Roots()[0]); got != root {
 		t.Errorf("root %s signs, want %s", got, root)
+	}
+}
+
+// TestDirectoryOverrulesRecord: a directory with a newer version than the record, after a loss or
+// an edit by hand, puts it into the record. The log tells of it.
+func TestDirectoryOverrulesRecord(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	c.AddRoot(t)
+	damage.SQL(t, c.Dir, `DELETE FROM trust_versions WHERE version = 2`)
+	for range 2 { // once, however often it is opened
+		a, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = record.Close() }()
+	events, err := record.Events(t.Context(), kinds.TrustChanged, 0, 10)
+	if err != nil || len(events) != 2 || !strings.Contains(events[1].Detail, "the record had version 1") || events[1].Caller != "the authority" {
+		t.Errorf("%+v, %v; want the step and the version of the directory", events, err)
 	}
 }
 

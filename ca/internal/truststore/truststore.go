@@ -106,8 +106,8 @@ type NextVersion struct {
 	Rows []Row // new ones, and roots whose list has changed
 	// Event tells of the change; its kind is [kinds.TrustChanged].
 	Event record.Event
-	// Enters says that this is no change: the record gets the trust that is in effect already,
-	// and no event.
+	// Enters says that this is no change: a record without any version gets the trust that is
+	// in effect already, and no event.
 	Enters bool
 	// Decide, if set, is asked before anything is written. Its error undoes the change.
 	Decide func([]Holding) error
