@@ -129,6 +129,9 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 	if err != nil {
 		return nil, &StepError{err}
 	}
+	if change.Version != 0 && change.Version != st.trust.Version {
+		return nil, &StepError{fmt.Errorf("step %s was chosen by version %d of the trust, which has version %d now", change.Step, change.Version, st.trust.Version)}
+	}
 	if err := needsName(change.Step, named, st.trust); err != nil {
 		return nil, &StepError{err}
 	}
@@ -733,8 +736,11 @@ func (a *Authority) documents(ctx context.Context) ([]*trust.Document, error) {
 }
 
 // TrustStatus returns the roots with their stages, and for each one who does not trust it yet
-// and who still uses it.
+// and who still uses it. It is of the newest version of the record, if that can be followed.
 func (a *Authority) TrustStatus(ctx context.Context) (TrustStatus, error) {
+	if err := a.followTrust(ctx); err != nil {
+		a.logger.WarnContext(ctx, "the status of the trust is that of this process", "err", err)
+	}
 	st := a.state.Load()
 	return a.statusOf(ctx, st.trust, st.byFingerprint())
 }

@@ -64,6 +64,9 @@ func TestTrustChange(t *testing.T) {
 		}
 	}
 	newRoot := c.AddRoot(t)
+	if _, err := a.ChangeTrust(ctx, "operator", stepapi.TrustChange{Step: stepapi.StepRollback, Version: 2}); !isStepError(err) || !strings.Contains(err.Error(), "version 3 now") {
+		t.Errorf("a step that was chosen by an older version: %v", err)
+	}
 	if len(a.Roots()) != 2 || certs.Fingerprint(a.Roots()[0]) != oldRoot {
 		t.Error("the new root is not second")
 	}
@@ -206,6 +209,20 @@ func TestStepIsTakenWithoutFile(t *testing.T) {
 	enrol(t, c, "storage", "storage")
 	if got := certs.Fingerprint(c.Authority.Roots()[0]); got != root {
 		t.Errorf("root %s signs, want %s", got, root)
+	}
+}
+
+// TestStatusFollows: a command that waits beside an authority sees what others have changed.
+func TestStatusFollows(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	command, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = command.Close() }()
+	root := c.AddRoot(t)
+	if status, err := command.TrustStatus(t.Context()); err != nil || status.Version != 2 || len(status.Roots) != 2 || status.Roots[1].Fingerprint != root {
+		t.Errorf("version %d, %d roots, %v", status.Version, len(status.Roots), err)
 	}
 }
 

@@ -39,6 +39,9 @@ type TrustChange struct {
 	// Certificate is the SHA-256 fingerprint of the root or intermediate that the step is
 	// about. It may be empty where only one can be meant.
 	Certificate string `json:"certificate,omitempty"`
+	// Version, if it is not 0, is that of the TrustStatus by which the step was chosen. The step is
+	// refused if there is a newer one.
+	Version int64 `json:"version,omitempty"`
 	// Services try a staged root; only for StepTry.
 	Services []string `json:"services,omitempty"`
 	// Accept names the services that the step may cut off, or names that the certificates of

@@ -43,8 +43,9 @@ moment, and run again here or elsewhere.`,
 
 // runRotate looks at the stages, takes the step that leads on, and begins anew. A step that is
 // refused because services would be cut off is tried again each second with --wait; without it
-// the refusal is the end, as for a single step. A refusal without services, such as one that
-// another operator has caused meanwhile, is the end in any case.
+// the refusal is the end, as for a single step. A refusal without services is the end as well,
+// unless somebody else has changed the trust meanwhile: then the next step is chosen anew, so
+// that two who rotate at once make one rotation.
 //
 // Between two steps nothing is kept here, so an interrupt loses nothing.
 func runRotate(u *ui.UI, c *cli.Context) error {
@@ -70,7 +71,7 @@ func runRotate(u *ui.UI, c *cli.Context) error {
 		if change.Step == "" {
 			break
 		}
-		change.Accept = c.StringSlice(flagAccept)
+		change.Accept, change.Version = c.StringSlice(flagAccept), status.Version
 		next, err := authority.ChangeTrust(c.Context, change)
 		refused, waits := errors.AsType[*refusal](err)
 		switch {
@@ -81,8 +82,18 @@ func runRotate(u *ui.UI, c *cli.Context) error {
 				return finishRotate(u, status, format)
 			}
 			continue
-		case !waits, !c.Bool(flagWait), len(refused.holders) == 0:
+		case !waits, !c.Bool(flagWait):
 			return printRefusal(u, err, format)
+		}
+		if len(refused.holders) == 0 { // somebody else may have taken the step
+			if next, err = authority.TrustStatus(c.Context); err != nil {
+				return err
+			}
+			if next.Version == status.Version {
+				return printRefusal(u, refused, format)
+			}
+			status = next
+			continue
 		}
 		if who := servicesOf(refused.holders); who != told { // each change is one line
 			u.Infof("%s: %d of %d have followed, the last is due in %s; waiting for %s",
