@@ -237,6 +237,13 @@ func runStep(u *ui.UI, c *cli.Context, s stepSpec) error {
 			return err
 		}
 	}
+	if s.step == stepapi.StepRollback { // it names no certificate: two at once would undo two steps
+		before, err := authority.TrustStatus(c.Context)
+		if err != nil {
+			return err
+		}
+		change.Version = before.Version
+	}
 	status, err := authority.ChangeTrust(c.Context, change)
 	if err != nil {
 		return printRefusal(u, err, format)
