@@ -12,10 +12,9 @@
 //   - A version is stored once. Of two processes that make the same version, one fails with
 //     [ErrChanged] (TestOneChangeWins).
 //   - Decide sees every certificate that was committed under an older version, and none is
-//     committed under an older version afterwards (TestNothingIsSignedUnderAStageThatIsOver
-//     in ca).
+//     committed under an older version afterwards (TestReplicasFollowARotation in ca).
 //   - A version, the rows that it names and its event are one transaction (TestTrustCrashes
-//     in ca).
+//     in cmd/artstore-pki).
 package truststore
 
 import (
@@ -48,7 +47,8 @@ type Version struct {
 	Document []byte // signed
 }
 
-// Newest returns the newest version, or the zero value if the record has none.
+// Newest returns the newest version, or the zero value if the record has none. Each process
+// reads it each second.
 func (s *Store) Newest(ctx context.Context) (v Version, err error) {
 	err = s.db.Read.QueryRowContext(ctx, `SELECT version, document FROM trust_versions ORDER BY version DESC LIMIT 1`).Scan(&v.Number, &v.Document)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -57,7 +57,7 @@ func (s *Store) Newest(ctx context.Context) (v Version, err error) {
 	return v, nil
 }
 
-// NewestNumber is the number of Newest. It is read each second by each process.
+// NewestNumber is the number of Newest.
 func (s *Store) NewestNumber(ctx context.Context) (n int64, err error) {
 	if err := s.db.Read.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM trust_versions`).Scan(&n); err != nil {
 		return 0, fmt.Errorf("reading the version of the trust: %w", err)
