@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -296,5 +297,36 @@ func TestDatabaseIsNotTheAuthority(t *testing.T) {
 	}
 	if len(c.Roots()) != 2 {
 		t.Error("the trust was changed by a row")
+	}
+}
+
+// TestDatabasePutBack expects that a process follows another document of the number that it
+// has: the database was put back by one step, and another replica went on from there.
+func TestDatabasePutBack(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := os.CopyFS(dir, os.DirFS(c.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "pki.db")), os.Remove(filepath.Join(dir, "certs", "log.head"))); err != nil {
+		t.Fatal(err)
+	}
+	damage.Config(t, dir, "database: "+filepath.Join(c.Dir, "pki.db")+"\n")
+	gone := c.AddRoot(t)
+	damage.SQL(t, c.Dir, `DELETE FROM trust_versions WHERE version = 2`)
+	other, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	status, err := other.ChangeTrust(t.Context(), "operator", stepapi.TrustChange{Step: stepapi.StepAdd})
+	if err != nil || status.Version != 2 {
+		t.Fatalf("a step after the database was put back: version %d, %v", status.Version, err)
+	}
+	want := status.Roots[1].Fingerprint
+	for deadline := time.Now().Add(time.Minute); certs.Fingerprint(c.Roots()[1]) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it serves %s, which the record does not have, and not %s", gone, want)
+		}
 	}
 }

@@ -96,6 +96,7 @@ func (d *Document) clone() *Document {
 // Bounds of a document: it is read from a database that others may write to.
 const (
 	maxDocument     = 64 << 10 // bytes
+	maxVersion      = 1 << 40  // what a century of steps each second does not reach
 	maxCertificates = 100      // roots, and intermediates
 	maxTrying       = 500      // services of 64 bytes that try a root: half of a document
 )
@@ -106,6 +107,8 @@ var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // of a path, so each is looked at.
 func (d *Document) Check() error {
 	switch {
+	case d.Version < 0 || d.Version > maxVersion:
+		return fmt.Errorf("version %d is not between 0 and %d", d.Version, maxVersion)
 	case len(d.Roots) == 0 || len(d.Intermediates) == 0:
 		return errors.New("no roots or no intermediates")
 	case len(d.Roots) > maxCertificates || len(d.Intermediates) > maxCertificates:

@@ -30,7 +30,8 @@ gone: after add it waits until every service trusts the new root, after activate
 uses the old one, and says how many of how many have followed and when the rest is due.
 
 It keeps nothing of its own: the stages are in the record. So it can be interrupted at any
-moment, and run again here or elsewhere.`,
+moment, and run again here or elsewhere. Run again when the rotation is complete, it begins the
+next one: a timer or a unit that restarts must not run it.`,
 		Flags: append(controlFlags(),
 			&cli.BoolFlag{Name: flagWait, Usage: "wait between the steps, until the old root is removed"},
 			acceptFlag(),
