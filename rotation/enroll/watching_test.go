@@ -169,6 +169,7 @@ func TestWatchTellsOfChanges(t *testing.T) {
 		}
 		stop()
 		w.check()
+		synctest.Wait() // the handler hears of the end of its connection
 		if h.holding() != 0 {
 			t.Error("a request is held after the end")
 		}
