@@ -429,7 +429,7 @@ func (p *plan) rootOf(intermediate string) string {
 // rootIssued returns the root that has signed an intermediate, "" if none that is known has.
 func (p *plan) rootIssued(c *x509.Certificate) string {
 	for fp, root := range p.find {
-		if !root.Equal(c) && isRoot(root) && c.CheckSignatureFrom(root) == nil {
+		if !root.Equal(c) && cacert.IsRoot(root) && c.CheckSignatureFrom(root) == nil {
 			return fp
 		}
 	}
@@ -570,8 +570,8 @@ func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
 			changed = append(changed, root)
 		}
 	}
-	for _, i := range changed {
-		row, err := a.files.Row(i.Cert, a.logKey, !isRoot(i.Cert))
+	for _, i := range changed { // the key of a root is never in the record: steps that need it are taken where it is
+		row, err := a.files.Row(i.Cert, a.logKey, !cacert.IsRoot(i.Cert))
 		if err != nil {
 			return nil, err
 		}
@@ -579,10 +579,6 @@ func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
 	}
 	return rows, nil
 }
-
-// isRoot reports whether a CA certificate is self-signed. The key of a root is never in the
-// record: steps that need it are taken where it is.
-func isRoot(c *x509.Certificate) bool { return c.CheckSignatureFrom(c) == nil }
 
 // commitTrust signs a document and stores it as the next version.
 func (a *Authority) commitTrust(ctx context.Context, d *trust.Document, change truststore.NextVersion) error {
@@ -648,7 +644,7 @@ func (a *Authority) enterTrust(ctx context.Context, st *state) error {
 	d.Version = max(d.Version, 1)
 	var rows []truststore.Row
 	for _, c := range slices.Concat(st.roots, st.intermediates) {
-		row, err := a.files.Row(c, a.logKey, !isRoot(c))
+		row, err := a.files.Row(c, a.logKey, !cacert.IsRoot(c))
 		if err != nil {
 			return err
 		}

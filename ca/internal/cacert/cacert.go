@@ -17,6 +17,7 @@
 package cacert
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
@@ -163,6 +164,12 @@ func NewSerial() (*big.Int, error) {
 // KeyID is the subject key identifier of a CA certificate, in hex. The record and
 // the addresses of revocation lists name an issuer by it.
 func KeyID(c *x509.Certificate) string { return hex.EncodeToString(c.SubjectKeyId) }
+
+// IsRoot reports whether a CA certificate is self-signed (RFC 5280 §3.2). The names are compared
+// first: most certificates are told apart without a signature.
+func IsRoot(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
+}
 
 // RootOf returns the root that signed an intermediate, or nil.
 func RootOf(intermediate *x509.Certificate, roots []*x509.Certificate) *x509.Certificate {

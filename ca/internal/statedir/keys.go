@@ -12,6 +12,7 @@ import (
 
 	"go.step.sm/crypto/pemutil"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/keystore"
 	"github.com/artstore/artstore-pki/ca/internal/keytype"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -73,7 +74,7 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (key crypto.Signe
 			return nil, fmt.Errorf("reading the key of %q: %w", cert.Subject.CommonName, err)
 		}
 		if key, err = f.forKeyOf(cert).decodeKey(data); err != nil {
-			if errors.Is(err, ErrWrongPassword) && isRoot(cert) && f.RootPassword.IsZero() && f.RootPasswordFile == "" {
+			if errors.Is(err, ErrWrongPassword) && cacert.IsRoot(cert) && f.RootPassword.IsZero() && f.RootPasswordFile == "" {
 				err = fmt.Errorf("%w, or the root has a password of its own", err)
 			}
 			return nil, fmt.Errorf("reading key %s: %w", path, err)
@@ -88,14 +89,11 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (key crypto.Signe
 // forKeyOf returns f with the password that the key of this certificate has: a root may have
 // one of its own.
 func (f Dir) forKeyOf(cert *x509.Certificate) Dir {
-	if isRoot(cert) && (!f.RootPassword.IsZero() || f.RootPasswordFile != "") {
+	if cacert.IsRoot(cert) && (!f.RootPassword.IsZero() || f.RootPasswordFile != "") {
 		f.Password, f.PasswordFile = f.RootPassword, f.RootPasswordFile
 	}
 	return f
 }
-
-// isRoot reports whether a certificate is self-issued (RFC 5280 §3.2).
-func isRoot(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, c.RawIssuer) }
 
 func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
 	opts := []pemutil.Options{pemutil.WithPKCS8(true)}

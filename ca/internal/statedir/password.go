@@ -13,6 +13,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/flock"
@@ -217,7 +218,7 @@ func (f Dir) isRootKey(path string) bool {
 		return false
 	}
 	c, err := f.readCert(fp)
-	return err == nil && isRoot(c)
+	return err == nil && cacert.IsRoot(c)
 }
 
 // openProtected reads a file, sorts its forms by the password that opens them, and makes the
