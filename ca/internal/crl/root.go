@@ -37,10 +37,6 @@ type Revoked struct {
 // RootLists are the lists of roots, by the subject key ids of the roots in hex.
 type RootLists map[string]*List
 
-func rootPath(dir string, root *x509.Certificate) string {
-	return statedir.Path(dir, "certs/"+certs.Fingerprint(root)+".crl")
-}
-
 // SignRoot signs the next list of a root, whose list before is in a state directory, and
 // writes nothing. The list has the entries of the one before, and those of revoked: nothing
 // that a list has named comes off it, so a caller that has nothing to add passes nil. Its
@@ -70,7 +66,7 @@ func SignRoot(dir string, root cacert.Issuer, revoked []Revoked) (*List, error) 
 // StoreRoot writes the list of a root into a state directory, where the next start or reload
 // of the authority finds it. A crash leaves the old list or the new one.
 func StoreRoot(dir string, root *x509.Certificate, list *List) error {
-	if err := durable.WriteFile(rootPath(dir, root), list.PEM(), durable.Public); err != nil {
+	if err := durable.WriteFile(statedir.Dir{Path: dir}.RootListPath(certs.Fingerprint(root)), list.PEM(), durable.Public); err != nil {
 		return fmt.Errorf("writing the root's list: %w", err)
 	}
 	return nil
@@ -196,7 +192,7 @@ func ReadRoots(dir string, roots []*x509.Certificate) (RootLists, error) {
 
 // readRoot returns the list of one root, nil if there is none.
 func readRoot(dir string, root *x509.Certificate) (*List, error) {
-	path := rootPath(dir, root)
+	path := statedir.Dir{Path: dir}.RootListPath(certs.Fingerprint(root))
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil //nolint:nilnil // nil is no list

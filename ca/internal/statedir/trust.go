@@ -100,16 +100,14 @@ func (f Dir) WriteTrust(roots, intermediates []*x509.Certificate) error {
 	return f.WriteDocument(d)
 }
 
-// rootListPath is where the list of a root is.
-func (f Dir) rootListPath(fingerprint string) string {
-	return f.File("certs/" + fingerprint + ".crl")
-}
+// RootListPath is where the list of a root is, by the fingerprint of the root.
+func (f Dir) RootListPath(fingerprint string) string { return f.File("certs/" + fingerprint + ".crl") }
 
 // Row returns what replicas need of a CA certificate that is in the directory: the
 // certificate, its key sealed if sealKey is set, or where the key is, and the list of a root.
 func (f Dir) Row(c *x509.Certificate, key *translog.Key, sealKey bool) (row truststore.Row, err error) {
 	row = truststore.Row{Fingerprint: certs.Fingerprint(c), Certificate: c.Raw}
-	data, err := os.ReadFile(f.rootListPath(row.Fingerprint))
+	data, err := os.ReadFile(f.RootListPath(row.Fingerprint))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return row, fmt.Errorf("reading the root's list: %w", err)
 	}
@@ -208,7 +206,7 @@ func (f Dir) installList(row truststore.Row) error {
 	if err != nil {
 		return errors.New("the record has no valid list of it")
 	}
-	path := f.rootListPath(row.Fingerprint)
+	path := f.RootListPath(row.Fingerprint)
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the root's list: %w", err)
