@@ -61,12 +61,11 @@ func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (key crypto.Signe
 			where = elsewhere
 		}
 	}
-	switch path := keystore.Path(where); path {
-	case "":
+	if path := keystore.Path(where); path == "" {
 		if key, err = keystore.Open(where); err != nil {
 			return nil, fmt.Errorf("opening the key of %q: %w", cert.Subject.CommonName, err)
 		}
-	default:
+	} else {
 		if data == nil {
 			data, err = os.ReadFile(path)
 		}
