@@ -142,10 +142,6 @@ func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.Trus
 		err = p.planTry(st, named)
 	case stepapi.StepActivate:
 		root := orStaged(d, named)
-		if root == "" {
-			err = errors.New("activating a root: none is staged; name one that was active before")
-			break
-		}
 		p.text, p.cutOff = "activating root "+short(root), func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
 		p.doc, err = d.Activate(root, p.rootOf, now)
 	case stepapi.StepRollback:
@@ -633,11 +629,11 @@ func (st *state) byFingerprint() map[string]*x509.Certificate {
 // there were versions, or one that was lost and begun anew. Otherwise the directory follows
 // the record. It is called once, by Open.
 func (a *Authority) enterTrust(ctx context.Context, st *state) error {
-	newest, err := a.trustRecord.NewestNumber(ctx)
+	newest, err := a.trustRecord.Newest(ctx)
 	if err != nil {
 		return err
 	}
-	if newest > 0 && newest >= st.trust.Version {
+	if newest.Number > 0 && newest.Number >= st.trust.Version {
 		return a.catchUp(ctx, st)
 	}
 	d := *st.trust
@@ -652,8 +648,8 @@ func (a *Authority) enterTrust(ctx context.Context, st *state) error {
 	}
 	// A record that has an older version is overruled by the directory. Whoever reads the log has
 	// to see that, as any other change.
-	event := record.Event{Caller: "the authority", Detail: fmt.Sprintf("the record had version %d, and the directory a newer one, %d, which is in effect", newest, d.Version)}
-	err = a.commitTrust(ctx, &d, truststore.NextVersion{Rows: rows, Enters: newest == 0, Event: event})
+	event := record.Event{Caller: "the authority", Detail: fmt.Sprintf("the record had version %d, and the directory a newer one, %d, which is in effect", newest.Number, d.Version)}
+	err = a.commitTrust(ctx, &d, truststore.NextVersion{Rows: rows, Enters: newest.Number == 0, Event: event})
 	switch {
 	case errors.Is(err, truststore.ErrChanged): // another replica was faster
 		return a.catchUp(ctx, st)

@@ -38,11 +38,12 @@ func NewFleet(held []truststore.Holding, documents []*Document) Fleet {
 		begin = end
 	}
 	for _, d := range documents {
+		digest := d.Digest()
 		for _, root := range d.Roots {
 			if f.trusting[root] == nil {
 				f.trusting[root] = map[string]bool{}
 			}
-			f.trusting[root][d.Digest()] = true
+			f.trusting[root][digest] = true
 		}
 	}
 	return f

@@ -57,14 +57,6 @@ func (s *Store) Newest(ctx context.Context) (v Version, err error) {
 	return v, nil
 }
 
-// NewestNumber is the number of Newest.
-func (s *Store) NewestNumber(ctx context.Context) (n int64, err error) {
-	if err := s.db.Read.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM trust_versions`).Scan(&n); err != nil {
-		return 0, fmt.Errorf("reading the version of the trust: %w", err)
-	}
-	return n, nil
-}
-
 // maxVersions is how many versions [Store.Versions] returns at most. A service that reports a
 // bundle from before these counts as one that reports an unknown bundle.
 const maxVersions = 200
