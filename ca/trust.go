@@ -47,17 +47,7 @@ type CutOffError struct {
 }
 
 func (e *CutOffError) Error() string {
-	const most = 5
-	names := make([]string, 0, len(e.Holders))
-	for _, h := range e.Holders {
-		names = append(names, h.Service)
-	}
-	names = slices.Compact(slices.Sorted(slices.Values(names))) // many instances of a service are one name
-	text := fmt.Sprintf("%s would cut off %s", e.Step, strings.Join(names[:min(len(names), most)], ", "))
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more services", more)
-	}
-	return text
+	return e.Step + " would cut off " + stepapi.ServicesOf(e.Holders)
 }
 
 // StepError refuses a step that makes no sense now, whatever the services have adopted.

@@ -64,8 +64,6 @@ authority is asked for it over mutual TLS: the certificate is that of a service 
 // makeToken returns the token, made here or asked for at the authority: --cert decides
 // which. Flags that belong to the other way are an error of the command line, so that
 // nobody believes that a token came from an authority when it was signed here.
-//
-// A variable for --ca-url is no such mistake: it is set for all commands of a machine.
 func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 	service, names := c.Args().First(), c.Args().Tail()
 	if c.String(credentials.Cert) != "" {
@@ -76,7 +74,7 @@ func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 			return secret.String{}, ui.UsageErrorf("--%s goes with --%s", flag, credentials.Cert)
 		}
 	}
-	if at := c.String(flags.CAURL); at != "" && at != u.Getenv(flags.EnvCAURL) { // given as a flag, not by the variable
+	if flags.CAURLGiven(u, c) {
 		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	return mintToken(u, c, service, names)

@@ -1,6 +1,11 @@
 package stepapi
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Paths of the trust bundle as operators change it, of the fleet that follows, and of the
 // request that services hold open. All are ours; a stock step-ca answers 404.
@@ -107,6 +112,22 @@ type Holder struct {
 	// Expires is when the certificate that the row is about ends: the last moment at which it
 	// can be in the way.
 	Expires time.Time `json:"expires"`
+}
+
+// ServicesOf names the services of holders in a sentence: five at most, and how many more there
+// are. Many instances of a service are one name.
+func ServicesOf(holders []Holder) string {
+	const most = 5
+	names := make([]string, 0, len(holders))
+	for _, h := range holders {
+		names = append(names, h.Service)
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more services", more)
+	}
+	return text
 }
 
 // TrustRefusal answers POST /trust with status 409: the step would cut off holders that

@@ -276,13 +276,13 @@ type (
 	TrustRefusal = stepapi.TrustRefusal
 )
 
-// maxTrustStatus bounds the status of a change of trust, in bytes. A row takes some 300.
-const maxTrustStatus = 32 << 20
+// maxStatus bounds what an operator is answered, in bytes. A row takes some 300.
+const maxStatus = 32 << 20
 
 // TrustStatus asks for the stages of the roots, and who is not ready. The client must show the
 // certificate of an operator in the authority's pki.yaml.
 func (c *Client) TrustStatus(ctx context.Context) (out TrustStatus, err error) {
-	err = c.callJSON(ctx, apiRequest{operation: "reading the trust", path: stepapi.PathTrust, limit: maxTrustStatus}, &out)
+	err = c.Operate(ctx, "reading the trust", stepapi.PathTrust, nil, &out)
 	return out, err
 }
 
@@ -290,7 +290,7 @@ func (c *Client) TrustStatus(ctx context.Context) (out TrustStatus, err error) {
 // after it. The client must show the certificate of an operator. A step that the authority
 // refuses is a [TrustRefusal]; its holders would be cut off.
 func (c *Client) ChangeTrust(ctx context.Context, change TrustChange) (out TrustStatus, err error) {
-	err = c.callJSON(ctx, apiRequest{operation: "changing the trust", path: stepapi.PathTrust, body: change, limit: maxTrustStatus}, &out)
+	err = c.Operate(ctx, "changing the trust", stepapi.PathTrust, change, &out)
 	if refused, ok := errors.AsType[*Error](err); ok && refused.Status == http.StatusConflict {
 		why := new(TrustRefusal)
 		if json.Unmarshal(refused.body, why) == nil {
@@ -306,5 +306,5 @@ func (c *Client) ChangeTrust(ctx context.Context, change TrustChange) (out Trust
 // in errors what was being done. The client must show the certificate of an operator in the
 // authority's pki.yaml. A refusal is an [Error].
 func (c *Client) Operate(ctx context.Context, operation, path string, in, out any) error {
-	return c.callJSON(ctx, apiRequest{operation: operation, path: path, body: in, limit: maxTrustStatus}, out)
+	return c.callJSON(ctx, apiRequest{operation: operation, path: path, body: in, limit: maxStatus}, out)
 }

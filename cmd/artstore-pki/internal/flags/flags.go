@@ -75,6 +75,13 @@ func ListenAt(address string) cli.Flag {
 	return &cli.StringFlag{Name: Listen, Value: address, Usage: "`HOST:PORT` to listen on; port 0 chooses a free one"}
 }
 
+// CAURLGiven reports whether --ca-url is on the command line. The variable for it is set for all
+// commands of a machine, and says nothing about this one.
+func CAURLGiven(u *ui.UI, c *cli.Context) bool {
+	at := c.String(CAURL)
+	return at != "" && at != u.Getenv(EnvCAURL)
+}
+
 // WantArgs returns an error of the command line unless there are least to most arguments beside
 // the flags. A negative most is no limit.
 func WantArgs(c *cli.Context, least, most int) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -34,14 +35,32 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// controlFlags are the flags by which a command finds its authority.
+// controlFlags are the flags by which a command finds its authority and opens its keys.
 func controlFlags() []cli.Flag {
+	return append(recordFlags(), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword))
+}
+
+// recordFlags are those of a command on the record alone, which needs no password.
+func recordFlags() []cli.Flag {
 	return []cli.Flag{
-		flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.Shared(flags.CAURL),
+		flags.Shared(flags.Dir), flags.Shared(flags.CAURL),
 		&cli.StringFlag{Name: credentials.Cert, Usage: "ask the authority at --ca-url with this certificate of an operator: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
 		&cli.StringFlag{Name: credentials.Key, Usage: "private key `FILE` of --cert, PEM"},
 		&cli.StringFlag{Name: credentials.CACert, Usage: "trust bundle `FILE` for the authority, PEM"},
 	}
+}
+
+// begin checks the number of arguments and --output, and opens the authority, in this order. The
+// caller closes it.
+func begin(u *ui.UI, c *cli.Context, least, most int) (authority control, format string, err error) {
+	if err := flags.WantArgs(c, least, most); err != nil {
+		return nil, "", err
+	}
+	if format, err = output.Of(c, output.Table, output.JSON); err != nil {
+		return nil, "", err
+	}
+	authority, err = open(u, c)
+	return authority, format, err
 }
 
 // open returns the authority that the flags name: the running one if there is --cert,
@@ -50,7 +69,7 @@ func open(u *ui.UI, c *cli.Context) (control, error) {
 	if c.String(credentials.Cert) != "" {
 		return openRemote(c)
 	}
-	if c.IsSet(flags.CAURL) && c.String(flags.CAURL) != u.Getenv(flags.EnvCAURL) { // given as a flag, not by the variable
+	if flags.CAURLGiven(u, c) {
 		return nil, ui.UsageErrorf("--%s goes with --%s: without a certificate, the authority in --%s is changed", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	opt := ca.Options{Dir: c.String(flags.Dir), RootPasswordFile: c.String(flags.RootPassword), Logger: slog.New(slog.DiscardHandler)}
@@ -100,17 +119,17 @@ func (l *local) Close() {
 type remote struct{ *enroll.Client }
 
 // openRemote reads the certificate and the trust bundle of the flags. It connects to nothing.
-func openRemote(c *cli.Context) (control, error) {
+func openRemote(c *cli.Context) (remote, error) {
 	if err := flags.HTTPSURL(flags.CAURL, c.String(flags.CAURL)); err != nil {
-		return nil, err
+		return remote{}, err
 	}
 	cert, roots, err := credentials.FilesOf(c).Read()
 	if err != nil {
-		return nil, err
+		return remote{}, err
 	}
 	client, err := enroll.NewClient(c.String(flags.CAURL), roots, cert)
 	if err != nil {
-		return nil, err
+		return remote{}, err
 	}
 	return remote{client}, nil
 }

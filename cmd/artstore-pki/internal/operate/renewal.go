@@ -20,9 +20,6 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// exitPending is the status of renewal force --wait if somebody has not followed in time.
-const exitPending = 3
-
 // waitGrace is how long --wait goes on after the time of an order: a service may draw the last
 // moment of it, and renews then.
 const waitGrace = 5 * time.Second
@@ -68,17 +65,6 @@ order that is open for the same certificates goes on.`,
 	}
 }
 
-// recordFlags are controlFlags without the password: orders are in the record, which needs none.
-func recordFlags() []cli.Flag {
-	var out []cli.Flag
-	for _, f := range controlFlags() {
-		if f.Names()[0] != flags.PasswordFile {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
 // fleet takes orders to renew: the record in a state directory, or a running authority that is
 // asked over mutual TLS.
 type fleet interface {
@@ -93,9 +79,9 @@ func openFleet(u *ui.UI, c *cli.Context) (f fleet, release func(), err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return remoteFleet{authority.(remote).Client}, authority.Close, nil
+		return remoteFleet{authority.Client}, authority.Close, nil
 	}
-	if c.IsSet(flags.CAURL) && c.String(flags.CAURL) != u.Getenv(flags.EnvCAURL) { // given as a flag, not by the variable
+	if flags.CAURLGiven(u, c) {
 		return nil, nil, ui.UsageErrorf("--%s goes with --%s: without a certificate, the order is given to the authority in --%s", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
@@ -208,7 +194,7 @@ func runForce(u *ui.UI, c *cli.Context) error {
 		err = printOrder(u, status)
 	}
 	if err == nil && c.Bool(flagWait) && len(status.Pending) > 0 {
-		return ui.ExitStatus(exitPending)
+		return ui.ExitStatus(exitRefused)
 	}
 	return err
 }
@@ -238,7 +224,7 @@ func follow(ctx context.Context, u *ui.UI, f fleet, s stepapi.RenewalStatus) (st
 		if s.Renewed != told {
 			text := fmt.Sprintf("order %d: %d of %d have renewed", s.ID, s.Renewed, s.Matched)
 			if len(s.Pending) > 0 {
-				text += fmt.Sprintf("; %s, waiting for %s", until(s.By, time.Now()), servicesOf(s.Pending))
+				text += fmt.Sprintf("; %s, waiting for %s", until(s.By, time.Now()), stepapi.ServicesOf(s.Pending))
 			}
 			u.Infof("%s", text)
 			told = s.Renewed

@@ -105,14 +105,7 @@ func statusCommand(u *ui.UI, usage string, view func(*ui.UI, stepapi.TrustStatus
 		Name: "status", Usage: usage, Description: description,
 		Flags: append(controlFlags(), output.Flag(output.Table, output.JSON)),
 		Action: u.Action(func(u *ui.UI, c *cli.Context) error {
-			if err := flags.WantArgs(c, 0, 0); err != nil {
-				return err
-			}
-			format, err := output.Of(c, output.Table, output.JSON)
-			if err != nil {
-				return err
-			}
-			authority, err := open(u, c)
+			authority, format, err := begin(u, c, 0, 0)
 			if err != nil {
 				return err
 			}
@@ -212,14 +205,7 @@ func runStep(u *ui.UI, c *cli.Context, s stepSpec) error {
 	if most == 1 && !strings.HasPrefix(s.args, "[") {
 		least = 1
 	}
-	if err := flags.WantArgs(c, least, most); err != nil {
-		return err
-	}
-	format, err := output.Of(c, output.Table, output.JSON)
-	if err != nil {
-		return err
-	}
-	authority, err := open(u, c)
+	authority, format, err := begin(u, c, least, most)
 	if err != nil {
 		return err
 	}

@@ -2,14 +2,10 @@ package operate
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -50,14 +46,7 @@ next one: a timer or a unit that restarts must not run it.`,
 //
 // Between two steps nothing is kept here, so an interrupt loses nothing.
 func runRotate(u *ui.UI, c *cli.Context) error {
-	if err := flags.WantArgs(c, 0, 0); err != nil {
-		return err
-	}
-	format, err := output.Of(c, output.Table, output.JSON)
-	if err != nil {
-		return err
-	}
-	authority, err := open(u, c)
+	authority, format, err := begin(u, c, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -96,7 +85,7 @@ func runRotate(u *ui.UI, c *cli.Context) error {
 			status = next
 			continue
 		}
-		if who := servicesOf(refused.holders); who != told { // each change is one line
+		if who := stepapi.ServicesOf(refused.holders); who != told { // each change is one line
 			u.Infof("%s: %d of %d have followed, the last is due in %s; waiting for %s",
 				stepText(change), status.Holders-len(refused.holders), status.Holders, lastDue(change, refused.holders, time.Now()), who)
 			told = who
@@ -147,22 +136,6 @@ func stepText(c stepapi.TrustChange) string {
 		return c.Step + " root"
 	}
 	return c.Step + " root " + short(c.Certificate)
-}
-
-// servicesOf names those who have not followed, if they are few. Many instances of a service
-// are one name.
-func servicesOf(waiting []stepapi.Holder) string {
-	const most = 5
-	names := make([]string, 0, len(waiting))
-	for _, h := range waiting {
-		names = append(names, h.Service)
-	}
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	text := strings.Join(names[:min(len(names), most)], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more services", more)
-	}
-	return text
 }
 
 // lastDue is the time until the last of them has followed at the latest: by its next renewal,
