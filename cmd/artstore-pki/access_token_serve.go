@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
+	"github.com/artstore/artstore-pki/internal/unixsocket"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -60,7 +61,7 @@ docs/access-token.md shows how programs use it.`,
 // touches the socket: a start that fails leaves the socket of a running process alone.
 //
 // It warns if others could replace the socket, and refuses a socket that another process
-// serves (tokensocket.ErrBusy). The mode of the socket decides who may ask. A socket that a
+// serves (unixsocket.ErrBusy). The mode of the socket decides who may ask. A socket that a
 // killed process left is replaced at the next start.
 //
 // Readiness means that a token could be handed out now, so that a fault of the token
@@ -69,7 +70,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	socket := tokensocket.Socket{Path: c.String(flagSocket)}
+	socket := unixsocket.Socket{Path: c.String(flagSocket)}
 	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	metrics := newTokenMetrics(d.Served.Registry)
 	d.Served.Ready = tokenReady(d.Client, d.Identity)
 	u.WarnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
-	ln, err := tokensocket.Listen(c.Context, socket)
+	ln, err := unixsocket.Listen(c.Context, socket)
 	if err != nil {
 		return tokenSocketHint(err)
 	}
@@ -105,7 +106,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 
 // tokenSocketHint returns err with advice if another process serves the socket.
 func tokenSocketHint(err error) error {
-	if errors.Is(err, tokensocket.ErrBusy) {
+	if errors.Is(err, unixsocket.ErrBusy) {
 		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
 	}
 	return err

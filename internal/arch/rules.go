@@ -42,6 +42,7 @@ var leaves = []string{
 	"secret",
 	"internal/stepapi",
 	"internal/tlsalert",
+	"internal/unixsocket",
 	"internal/uuid",
 	"internal/wallclock",
 }

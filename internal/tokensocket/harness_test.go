@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/internal/logtest"
+	"github.com/artstore/artstore-pki/internal/unixsocket"
 )
 
 // patience is how long a test waits for what must happen on a busy machine, too.
@@ -48,7 +49,7 @@ func newWorld(t *testing.T, edits ...func(*ingestclient.Config)) *world {
 	if w.client, err = ingestclient.New(cfg, w.stack.Identity); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := Listen(t.Context(), Socket{Path: w.path})
+	ln, err := unixsocket.Listen(t.Context(), unixsocket.Socket{Path: w.path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package tokensocket
+package unixsocket
 
 import "syscall"
 

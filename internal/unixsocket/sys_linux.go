@@ -1,4 +1,4 @@
-package tokensocket
+package unixsocket
 
 import "syscall"
 
