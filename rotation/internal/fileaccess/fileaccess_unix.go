@@ -23,9 +23,10 @@ func CanWrite(dir string) bool {
 	return syscall.Access(dir, w) == nil
 }
 
-// Keep gives to owner, group and mode of from. The mode is kept only if it permits no
-// more than most. Both paths are within in, and no link leads out of it. lost reports that
-// owner or group could not be set. If that is the group of a secret file, the mode gives the
+// Keep gives to owner, group, mode and ACL of from. Mode and ACL are kept only if the mode
+// permits no more than most; with an ACL, the rights of the group in the mode are the most that the
+// ACL gives to named users and groups. Both paths are within in, and no link leads out of it. lost reports that
+// owner, group or ACL could not be set. If that is the group of a secret file, the mode gives the
 // group no rights, because it would be another group.
 func Keep(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
 	was, err := in.Stat(from)
@@ -41,15 +42,18 @@ func Keep(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error)
 	}
 	before, ok := was.Sys().(*syscall.Stat_t)
 	now, known := is.Sys().(*syscall.Stat_t)
-	mode := was.Mode().Perm() | is.Mode().Perm()&0o700
+	mode, kept := was.Mode().Perm()|is.Mode().Perm()&0o700, true
 	if mode&^(most|0o700) != 0 { // a mistake that must not last
-		mode = is.Mode().Perm()
+		mode, kept = is.Mode().Perm(), false
 	}
 	if ok && known && (before.Uid != now.Uid || before.Gid != now.Gid) && in.Chown(to, int(before.Uid), int(before.Gid)) != nil {
 		lost = true
 		if before.Gid != now.Gid && in.Chown(to, -1, int(before.Gid)) != nil && most != durable.Public {
-			mode &^= 0o070
+			mode, kept = mode&^0o070, false
 		}
 	}
-	return lost, in.Chmod(to, mode|is.Mode()&fs.ModeSetgid)
+	if err := in.Chmod(to, mode|is.Mode()&fs.ModeSetgid); err != nil || !kept {
+		return lost, err
+	}
+	return keepACL(in, from, to) != nil || lost, nil // without its ACL a file permits less
 }
