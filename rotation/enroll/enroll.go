@@ -23,7 +23,8 @@
 //     (TestRevokedAuthorityIsRefused).
 //   - After a restart a stored certificate that is valid is used, without a token and without
 //     the authority (TestRestartReusesStored).
-//   - A reader of the directory sees one generation, at any moment (TestWriteFilesIsOneStep).
+//   - A reader of the directory sees one generation, at any moment (TestWriteFilesIsOneStep),
+//     with the files that [Config.Complete] adds (TestComplete).
 //     If the gate refuses an identity, the one before is on disk again (TestRefusedYield).
 //   - The key of an enrolment is on disk before the token is sent. If the answer is lost,
 //     the same token with the same key gets the same certificate (TestRealLostAnswer).
@@ -61,6 +62,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -100,10 +102,15 @@ type Config struct {
 	// Dir has the identity: tls.crt, tls.key (0600), ca.crt; crl.pem if the authority
 	// has revoked lists; crl.kept (0600) if only earlier lists named some certificates;
 	// log.head, the newest head of the authority's log; and authority.json, which
-	// [ReadConfig] reads. It is made (0700) if absent. A renewal keeps owner, group and
+	// [ReadConfig] reads. It is made (0700) if absent. A renewal keeps owner, group, ACL and
 	// mode of the files and directories, but resets a mode above 0640 of a secret file.
 	// Required unless InMemory.
 	Dir string
+	// Complete adds files to a new generation, or changes owners and modes of its files. It is
+	// called before the generation takes effect. dir has all its files, before is the directory
+	// of the generation in effect, "" if there is none. An error keeps that one in effect.
+	// Complete must sync what it writes, or a crash may lose it. Used with Dir only.
+	Complete func(dir, before string, m rotation.Material) error
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
 	// KeyType of new keys. Empty means the type of the key that is replaced, and EC-P256
@@ -170,7 +177,7 @@ func New(cfg Config) (*Source, error) {
 	case cfg.InMemory && cfg.Token == nil:
 		problems = append(problems, errors.New("no token source, and nothing is stored in memory: there would be no way to a certificate"))
 	case cfg.Dir != "":
-		s.store = &store{dir: cfg.Dir, lost: s.lostAccess}
+		s.store = &store{dir: cfg.Dir, lost: s.lostAccess, complete: cfg.Complete}
 		s.pending.dir = cfg.Dir
 	}
 	if err := checkAuthorityName(cfg.AuthorityName); err != nil {
@@ -197,9 +204,9 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// lostAccess logs that a file could not get owner or group of its predecessor.
+// lostAccess logs that a file could not get owner, group or ACL of its predecessor.
 func (s *Source) lostAccess(path string) {
-	s.cfg.Logger.Warn("owner or group of a renewed file not kept", slog.String("path", path))
+	s.cfg.Logger.Warn("owner, group or ACL of a renewed file not kept", slog.String("path", path))
 }
 
 // wallNow returns the present without its monotonic reading: on Linux and macOS the monotonic

@@ -68,10 +68,33 @@ func WriteFiles(dir string, m rotation.Material) error {
 	return err
 }
 
+// Rewrite stores the identity in [Config.Dir] as a new generation with the same certificate and
+// trust. It is for a [Config.Complete] that does something else than before, and needs no
+// authority. The error matches fs.ErrNotExist if nothing is stored, and [ErrBusy] while
+// Watch runs, here or in another process.
+func (s *Source) Rewrite() error {
+	if s.store == nil {
+		return errors.New("storing the identity again: no directory holds one (Dir)")
+	}
+	release, err := s.store.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	i, err := s.store.load()
+	if err != nil {
+		return err
+	}
+	_, err = s.store.save(i)
+	return err
+}
+
 // store keeps generations in a directory.
 type store struct {
 	dir  string
-	lost func(path string) // is called for a file that could not get owner or group of its predecessor
+	lost func(path string) // is called for a file that could not get owner, group or ACL of its predecessor
+	// complete is [Config.Complete], and may be nil.
+	complete func(dir, before string, m rotation.Material) error
 }
 
 // check makes the directory, and returns an error if save would fail. It is called before a
@@ -234,8 +257,8 @@ func (s *store) link() error {
 }
 
 // writeGeneration writes a new generation, to which nothing points yet, and returns its
-// name. Each file is synced, and so is the directory. Owner, group and mode are those of
-// the generation before, if there is one.
+// name. Each file is synced, and so is the directory. Owner, group, mode and ACL are those
+// of the generation before, if there is one.
 func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	key, err := pemfile.EncodePrivateKey(i.key)
 	if err != nil {
@@ -259,13 +282,26 @@ func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	if err == nil && before != "" {
 		err = s.keepAccessOf(before, filepath.Base(dir))
 	}
+	if err == nil && s.complete != nil {
+		if err = s.complete(dir, s.pathOf(before), i.material()); err == nil {
+			err = durable.SyncDir(dir)
+		}
+	}
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return filepath.Base(dir), nil
 }
 
-// keepAccessOf gives the files of generation gen owner, group and mode of those of the
+// pathOf returns the directory of a generation, "" for none.
+func (s *store) pathOf(gen string) string {
+	if gen == "" {
+		return ""
+	}
+	return filepath.Join(s.dir, gen)
+}
+
+// keepAccessOf gives the files of generation gen owner, group, mode and ACL of those of the
 // generation before. crl.pem gets those of ca.crt and crl.kept those of tls.key, because
 // they may be new.
 func (s *store) keepAccessOf(before, gen string) error {
