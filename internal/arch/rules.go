@@ -28,6 +28,7 @@ var leaves = []string{
 	"internal/errtext",
 	"internal/fileperm",
 	"internal/flock",
+	"internal/hook",
 	"internal/humantime",
 	"internal/jws",
 	"internal/lifetime",
