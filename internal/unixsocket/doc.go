@@ -3,6 +3,7 @@
 //
 //	ln, err := unixsocket.Listen(ctx, unixsocket.Socket{Path: "/run/ingester/token.sock"})
 //	defer ln.Close() // removes the socket
+//	uid, err := unixsocket.PeerUID(conn) // of an accepted connection
 //
 // Invariants:
 //
@@ -12,4 +13,5 @@
 //     socket of this user. The socket of a killed process is replaced
 //     (TestWhatIsInTheWay).
 //   - Of several processes that want one name, one gets it (TestOneServerForAName).
+//   - The kernel says which user connects, and the peer cannot choose it (TestPeerUID).
 package unixsocket
