@@ -52,8 +52,9 @@ func Keep(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error)
 			mode, kept = mode&^0o070, false
 		}
 	}
-	if err := in.Chmod(to, mode|is.Mode()&fs.ModeSetgid); err != nil || !kept {
-		return lost, err
+	err = in.Chmod(to, mode|is.Mode()&fs.ModeSetgid)
+	if err == nil && kept && keepACL(in, from, to) != nil { // no failure: without its ACL a file permits less
+		lost = true
 	}
-	return keepACL(in, from, to) != nil || lost, nil // without its ACL a file permits less
+	return lost, err
 }
