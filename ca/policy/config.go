@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/strictyaml"
 )
 
 // Config is pki.yaml. It is the outer form: [Load] and [Open] refuse one
@@ -174,7 +175,7 @@ func parseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("longer than %d bytes", maxConfig)
 	}
 	var c Config
-	if err := decodeYAML(data, &c); err != nil {
+	if err := strictyaml.Decode(data, &c); err != nil {
 		return c, err
 	}
 	if err := emptyProfiles(data); err != nil {
@@ -194,7 +195,7 @@ func emptyProfiles(data []byte) error {
 		} `yaml:"provisioners"`
 	}
 	if err := yaml.Unmarshal(data, &c); err != nil {
-		return errors.New(plainYAML(err, data))
+		return errors.New(strictyaml.Plain(err, data))
 	}
 	for i, p := range c.Provisioners {
 		if p.Profiles.Kind == yaml.ScalarNode { // null: a list was decoded

@@ -69,6 +69,7 @@ func Rules() []Rule {
 func serviceRules() []Rule {
 	return []Rule{
 		{Package: serving, Own: leaves, Why: whyLeaf},
+		{Package: "internal/strictyaml", Own: leaves, Modules: []string{"go.yaml.in/yaml/v3"}, Why: "how a file is read does not depend on what its keys mean"},
 		{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
 		{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
 		{Package: "internal/arch/report", Own: []string{"internal/arch"}, Why: "it prints what the guard counts"},
@@ -134,7 +135,7 @@ func authorityRules() []Rule {
 		{Package: "ca/internal/ari", Why: "the words of renewal information say nothing of when to renew"},
 		{Package: "ca/internal/watch", Own: []string{"ca/internal/lru"}, Why: "who waits for what is told to it: it knows no HTTP, no record and no certificate"},
 		{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
-		{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keystore", "ca/internal/keytype", "ca/internal/names", "ca/internal/sqldb", "ca/internal/statedir"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
+		{Package: "ca/policy", Own: with(leaves, "internal/strictyaml", "ca/internal/denial", "ca/internal/keystore", "ca/internal/keytype", "ca/internal/names", "ca/internal/sqldb", "ca/internal/statedir"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
 		{Package: "ca/internal/joseheader", Own: leaves, Why: "what reads a header before anything else does knows no token"},
 		{Package: "ca/internal/pkcs10", Own: with(leaves, "ca/internal/denial"), Why: "what a request for a certificate says does not depend on who may send it"},
 		{Package: "ca/internal/validity", Own: with(leaves, "ca/internal/denial", "ca/policy"), Why: "the dates of a certificate follow from what is asked and allowed, whoever asks"},
