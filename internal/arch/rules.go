@@ -197,6 +197,7 @@ func auditRules() []Rule {
 		{Package: "audit/internal/...", Own: with(leaves, "audit/internal/ber", "audit/internal/rc2"), Modules: []string{"golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/cryptobyte"}, Why: "what turns bytes into other bytes or values knows nothing of what is judged"},
 		{Package: "audit/compare", Why: "it reads reports, whatever made them"},
 		{Package: "audit/cert", Own: with(leaves, "audit/internal/algorithms", "audit/internal/ber", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is known of a certificate does not depend on who finds or judges it"},
+		{Package: "audit/served", Own: []string{"audit/internal/endpoint"}, Why: "what a server serves now does not depend on how that is judged"},
 		{Package: "audit/source", Own: with(leaves, "audit", "audit/cert", "audit/internal/..."), Modules: []string{"github.com/bmatcuk/doublestar/v4"}, Why: "a source finds certificates; what is said of them is not its business"},
 		{Package: "audit/report", Own: with(leaves, "audit", "audit/cert", "audit/internal/wording"), Modules: []string{"github.com/CycloneDX/cyclonedx-go", "github.com/mattn/go-runewidth"}, Why: "a report writes what it is given, wherever that was found"},
 		{Package: "audit", Own: with(leaves, "audit/cert", "audit/internal/endpoint", "audit/internal/openssl", "audit/internal/ordered", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: whyAudit},
@@ -225,7 +226,7 @@ func commandRules() []Rule {
 		{Package: "cmd/artstore-pki/internal/operate", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"help", rooms+"output", rooms+"values", rooms+"credentials", rooms+"hints", rooms+"records", "ca", "rotation/enroll"), Modules: []string{"github.com/urfave/cli/v2"}, Why: "who gives orders to an authority decides nothing: the authority does"},
 		{Package: "cmd/artstore-pki/internal/devcerts", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", rooms+"credentials", rooms+"hints", rooms+"serving", "ca", "ca/policy", "ca/setup", "rotation", "rotation/enroll"), Modules: []string{"go.step.sm/crypto/x509util", "golang.org/x/sync"}, Why: "certificates for developers come from an authority like any other, over its API"},
 		{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
-			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
+			"audit", "audit/cert", "audit/compare", "audit/report", "audit/served", "audit/source",
 			"ca", "ca/backup", "ca/doctor", "ca/keychange", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	}
