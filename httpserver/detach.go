@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -17,8 +18,13 @@ import (
 // Detached is a request of HTTP/1.1 that waits for its answer without a handler.
 type Detached struct {
 	conn  net.Conn
+	raw   syscall.RawConn // of the socket; nil if conn has none
 	owner *detachedConns
-	close bool // the connection cannot go on after the answer
+	gone  func()
+
+	reading sync.Mutex // held while the connection is read from, see leaving.go; guards close and ignored
+	close   bool       // the connection cannot go on after the answer
+	ignored bool       // the client has sent something, so that its end cannot be seen any more
 }
 
 // ErrNotDetached reports a request that its handler has to answer itself: it is none of
@@ -29,12 +35,14 @@ var ErrNotDetached = errors.New("the request cannot be detached")
 type detachedKey struct{}
 
 // Detach takes a request without a body out of the hands of its handler, which must not
-// use w any more and should return. The caller answers with [Detached.Answer] later. If
-// the client leaves meanwhile, only the answer shows it, so the wait must be bounded. At
-// the end of [Serve] the requests that are detached still are cut after Config.Drain.
+// use w any more and should return. The caller answers with [Detached.Answer] later, or
+// gives up with [Detached.Close]. gone is called once if the client is found to have left,
+// some seconds after it has; it must not block. On other systems than Linux and macOS only
+// the answer shows it, so the wait must be bounded. At the end of [Serve] the requests that
+// are detached still are cut after Config.Drain.
 //
 // The error is [ErrNotDetached], and then nothing has changed, or that of net/http.
-func Detach(w http.ResponseWriter, r *http.Request) (*Detached, error) {
+func Detach(w http.ResponseWriter, r *http.Request, gone func()) (*Detached, error) {
 	owner, ok := r.Context().Value(detachedKey{}).(*detachedConns)
 	if !ok || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
 		return nil, ErrNotDetached
@@ -46,7 +54,8 @@ func Detach(w http.ResponseWriter, r *http.Request) (*Detached, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Detached{conn: conn, owner: owner, close: r.Close || buffered.Reader.Buffered() > 0}
+	early := buffered.Reader.Buffered() > 0 // the next request, which is not kept
+	d := &Detached{conn: conn, raw: socketOf(conn), owner: owner, gone: gone, close: r.Close || early, ignored: early}
 	owner.add(d)
 	return d, nil
 }
@@ -55,6 +64,8 @@ func Detach(w http.ResponseWriter, r *http.Request) (*Detached, error) {
 // next request, unless the header says "Connection: close" or the server is ending. Errors
 // are those of writing, and the connection is closed then.
 func (d *Detached) Answer(status int, header http.Header, body []byte, within time.Duration) error {
+	d.reading.Lock()
+	defer d.reading.Unlock()
 	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	last := d.close || header.Get("Connection") == "close"
 	resp := http.Response{
@@ -75,10 +86,19 @@ func (d *Detached) Answer(status int, header http.Header, body []byte, within ti
 	if !d.owner.remove(d) { // the end of the server has closed it
 		return errors.Join(err, net.ErrClosed)
 	}
-	if err != nil || last || !d.owner.giveBack(d.conn) {
+	if err != nil || last {
 		return errors.Join(err, d.conn.Close())
 	}
+	if !d.owner.giveBack(d.conn) {
+		_ = d.conn.Close() // the end of the server may have done it
+	}
 	return nil
+}
+
+// Close ends the request without an answer, and closes its connection.
+func (d *Detached) Close() error {
+	d.owner.remove(d)
+	return d.conn.Close()
 }
 
 // detachedConns are the connections of a server that are detached, and a listener that
@@ -87,15 +107,16 @@ type detachedConns struct {
 	addr net.Addr
 	back chan net.Conn
 
-	mu    sync.Mutex // guards open and ended
+	mu    sync.Mutex // guards open, quiet and ended
 	open  map[*Detached]struct{}
-	ended bool          // no connection comes back any more
-	end   chan struct{} // closed with ended
-	empty chan struct{} // closed when ended and open is empty
+	quiet map[net.Conn]struct{} // have come back and sent nothing since
+	ended bool                  // no connection comes back any more
+	end   chan struct{}         // closed with ended
+	empty chan struct{}         // closed when ended and open is empty
 }
 
 func newDetachedConns(addr net.Addr) *detachedConns {
-	return &detachedConns{addr: addr, back: make(chan net.Conn), open: make(map[*Detached]struct{}), end: make(chan struct{}), empty: make(chan struct{})}
+	return &detachedConns{addr: addr, back: make(chan net.Conn), open: make(map[*Detached]struct{}), quiet: make(map[net.Conn]struct{}), end: make(chan struct{}), empty: make(chan struct{})}
 }
 
 func (l *detachedConns) add(d *Detached) {
@@ -118,12 +139,31 @@ func (l *detachedConns) remove(d *Detached) bool {
 
 // giveBack lets the server accept a connection again, unless it is ending.
 func (l *detachedConns) giveBack(c net.Conn) bool {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		return false
+	}
+	l.quiet[c] = struct{}{}
+	l.mu.Unlock()
 	select {
 	case l.back <- c:
 		return true
 	case <-l.end:
 		return false
 	}
+}
+
+// changed is the ConnState of the server. To net/http a connection that has come back is a new
+// one, and its Shutdown lets those be for five seconds: Close ends them instead, as Shutdown ends
+// connections between two requests.
+func (l *detachedConns) changed(c net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.quiet, c)
 }
 
 // Accept implements [net.Listener].
@@ -147,11 +187,24 @@ func (l *detachedConns) Close() error {
 		return nil
 	}
 	l.ended = true
+	for c := range l.quiet {
+		closeSocket(c)
+	}
+	clear(l.quiet)
 	close(l.end)
 	if len(l.open) == 0 {
 		close(l.empty)
 	}
 	return nil
+}
+
+// closeSocket closes a connection below its TLS, without the alert, which could have to wait for
+// the peer: the answer before was sent whole, and nothing else was asked for.
+func closeSocket(c net.Conn) {
+	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = over.NetConn()
+	}
+	_ = c.Close() // over in any case
 }
 
 // drain waits until all requests are answered or stop is done, and then cuts the others.

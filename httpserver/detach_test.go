@@ -3,9 +3,13 @@ package httpserver_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -15,19 +19,27 @@ import (
 // detaching serves /detach by detaching the request, and all else with "ok".
 func detaching(t *testing.T, drain time.Duration) (addr string, stop func() error, detached chan *httpserver.Detached) {
 	t.Helper()
-	detached = make(chan *httpserver.Detached, 1)
-	addr, stop = serve(t, httpserver.Config{Drain: drain, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	addr, stop, detached, _ = detachingWith(t, httpserver.Config{Drain: drain})
+	return addr, stop, detached
+}
+
+// detachingWith also returns where it is told that a client has left.
+func detachingWith(t *testing.T, cfg httpserver.Config) (addr string, stop func() error, detached chan *httpserver.Detached, gone chan struct{}) {
+	t.Helper()
+	detached, gone = make(chan *httpserver.Detached, 1), make(chan struct{}, 10)
+	cfg.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/detach" {
 			_, _ = io.WriteString(w, "ok")
 			return
 		}
-		d, err := httpserver.Detach(w, r)
+		d, err := httpserver.Detach(w, r, func() { gone <- struct{}{} })
 		if err != nil {
 			t.Errorf("detach: %v", err)
 		}
 		detached <- d
-	})})
-	return addr, stop, detached
+	})
+	addr, stop = serve(t, cfg)
+	return addr, stop, detached, gone
 }
 
 // TestDetachedConnectionGoesOn expects that a detached request gets its answer, and that the
@@ -114,7 +126,7 @@ func TestDetachedAtTheEnd(t *testing.T) {
 // TestDetachRefuses expects that requests that cannot be detached are left to their handler.
 func TestDetachRefuses(t *testing.T) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
-		if _, err := httpserver.Detach(w, r); !errors.Is(err, httpserver.ErrNotDetached) {
+		if _, err := httpserver.Detach(w, r, nil); !errors.Is(err, httpserver.ErrNotDetached) {
 			t.Errorf("%s %s: %v", r.Proto, r.Method, err)
 		}
 	}
@@ -130,4 +142,119 @@ func TestDetachRefuses(t *testing.T) {
 	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("%+v %v", resp, err)
 	}
+}
+
+// TestDetachedClientLeaves expects that the end of a client is told once, over TCP and over
+// TLS, in an orderly way or by a reset, and that the connection is closed.
+func TestDetachedClientLeaves(t *testing.T) {
+	t.Parallel()
+	conf, pool := certificate(t)
+	for name, secure := range map[string]bool{"TCP": false, "TLS": true} {
+		for how, leave := range map[string]func(c, raw net.Conn) error{
+			"closes": func(c, _ net.Conn) error { return c.Close() },
+			"resets": func(_, raw net.Conn) error {
+				return errors.Join(raw.(*net.TCPConn).SetLinger(0), raw.Close())
+			},
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
+				var cfg httpserver.Config
+				if secure {
+					cfg.TLS = conf
+				}
+				addr, _, detached, gone := detachingWith(t, cfg)
+				raw := dial(t, honest, addr)
+				c := raw
+				if secure {
+					c = tls.Client(raw, &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS13})
+				}
+				if _, err := io.WriteString(c, "GET /detach HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				d := <-detached
+				if err := leave(c, raw); err != nil {
+					t.Fatal(err)
+				}
+				<-gone
+				_ = d.Close() // fails for TLS, which has an alert to send
+				if err := d.Answer(http.StatusOK, http.Header{}, nil, time.Second); err == nil {
+					t.Error("a request that was given up was answered")
+				}
+				if len(gone) != 0 {
+					t.Error("told twice")
+				}
+			})
+		}
+	}
+}
+
+// TestDetachedClientSends expects that a client that sends something while it waits has not
+// left and gets its answer. After bytes of its next request the connection ends with the
+// answer; after a part of a TLS record it goes on.
+func TestDetachedClientSends(t *testing.T) {
+	t.Parallel()
+	conf, pool := certificate(t)
+	for name, partial := range map[string]bool{"a request": false, "a part of a record": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, _, detached, gone := detachingWith(t, httpserver.Config{TLS: conf, Drain: 20 * time.Millisecond})
+			open := func() (c *tls.Conn, raw net.Conn, d *httpserver.Detached) {
+				raw = dial(t, honest, addr)
+				c = tls.Client(raw, &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS13})
+				if _, err := io.WriteString(c, "GET /detach HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				return c, raw, <-detached
+			}
+			c, raw, d := open()
+			send := func() (int, error) { return io.WriteString(c, "GET / HT") }
+			if partial {
+				send = func() (int, error) { return raw.Write([]byte{23, 3, 3}) } // RFC 8446 §5.1
+			}
+			if _, err := send(); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the second one leaves after the first client was looked at
+				leaver, _, left := open()
+				if err := leaver.Close(); err != nil {
+					t.Fatal(err)
+				}
+				<-gone
+				_ = left.Close()
+			}
+			if err := d.Answer(http.StatusOK, http.Header{}, nil, time.Second); err != nil {
+				t.Error(err)
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || resp.Close != !partial || len(gone) != 0 {
+				t.Errorf("%+v %v, %d have left", resp, err, len(gone))
+			}
+		})
+	}
+}
+
+// TestDetachedConnectionsEndAtOnce expects that a connection that has come back does not delay
+// the end of the server, which would wait for five seconds for a new one.
+func TestDetachedConnectionsEndAtOnce(t *testing.T) {
+	addr, stop, detached := detaching(t, 4*time.Second)
+	c := dial(t, honest, addr)
+	if _, err := io.WriteString(c, "GET /detach HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := (<-detached).Answer(http.StatusOK, http.Header{}, nil, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("the end of the server: %v", err)
+	}
+}
+
+// certificate returns a configuration for servers of TLS 1.3 over HTTP/1.1, and who trusts it.
+func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS()
+	server.Close()
+	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	return &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}, trusting
 }

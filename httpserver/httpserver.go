@@ -18,6 +18,8 @@
 //     (TestHeldRequestsLeaveRoom); held connections have caps of their own.
 //   - A detached request ([Detach]) is answered on its connection, which then goes on
 //     (TestDetachedConnectionGoesOn), also while the server drains (TestDetachedAtTheEnd).
+//     A client that leaves before is noticed within seconds (TestDetachedClientLeaves). No
+//     connection that has come back delays the end (TestDetachedConnectionsEndAtOnce).
 //   - After the end of ctx, requests under way may finish (TestDrainLetsInFlightFinish),
 //     and are cut after Config.Drain (TestCutAfterDrain).
 //
@@ -37,6 +39,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -122,10 +125,13 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 		ln = tls.NewListener(ln, srv.TLSConfig)
 	}
 	detached := newDetachedConns(ln.Addr())
-	srv.ConnContext = withConn(srv.ConnContext, detached)
+	srv.ConnContext, srv.ConnState = withConn(srv.ConnContext, detached), detached.changed
 	done := make(chan error, 2)
 	go func() { done <- srv.Serve(ln) }()
 	go func() { done <- srv.Serve(detached) }() // until srv ends
+	var leaving sync.WaitGroup
+	leaving.Go(detached.watchLeaving) // as long
+	defer leaving.Wait()
 	select {
 	case err := <-done:
 		return errors.Join(err, srv.Close(), ignoreClosed(<-done))

@@ -177,6 +177,9 @@ type conn struct {
 	owner  string
 }
 
+// NetConn returns the connection below, as that of tls.Conn does.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // Close closes the connection. Closing twice gives the place back once.
 func (c *conn) Close() error {
 	defer c.leave()
