@@ -172,12 +172,31 @@ func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return denial.BadRequest("%v", err)
 	}
+	if q.Wait > 0 {
+		if err := mayBeHeld(r); err != nil {
+			return err
+		}
+	}
 	a.recordWatched(r.Context(), entry, q.Trust)
 	ticket, answer := a.watchers.Enter(holderOf(entry, r.TLS.VerifiedChains[0][0]), q) // equal to the entry, as verifyPeer has checked
 	if ticket == nil {
 		return a.answerWatch(w, answer)
 	}
 	return a.hold(w, r, ticket, entry)
+}
+
+// mayBeHeld refuses a request that would cost more than a connection while it waits: over
+// HTTP/2 that is 64 KiB of goroutines and buffers, and HTTP/2 has no way to give them back. It
+// is refused also if the answer would come at once, so that the first request of a client shows
+// that it has to use the other version.
+func mayBeHeld(r *http.Request) error {
+	if r.ProtoMajor != 1 || r.ProtoMinor != 1 { // RFC 9110 §15.6.6
+		return &denial.RequestError{Status: http.StatusHTTPVersionNotSupported, Text: "a request that waits has to be of HTTP/1.1: offer only http/1.1 in the handshake (ALPN), or ask with wait=0 from time to time"}
+	}
+	if r.ContentLength != 0 {
+		return denial.BadRequest("a request that waits must have no body")
+	}
+	return nil
 }
 
 // hold holds a request until its ticket ends, which is before its certificate does.
@@ -188,12 +207,12 @@ func (a *Authority) hold(w http.ResponseWriter, r *http.Request, ticket *watch.T
 		ticket.Leave()
 		return a.answerWatch(w, watch.Answer{Reason: watch.ReasonFull})
 	}
-	detached, err := httpserver.Detach(w, r)
+	detached, err := httpserver.Detach(w, r, ticket.Leave)
 	switch {
 	case err == nil: // nothing of the request stays in memory but its connection
 		ticket.Then(func(answer watch.Answer) { a.answerDetached(detached, answer) })
 		return nil
-	case errors.Is(err, httpserver.ErrNotDetached): // HTTP/2: its handler waits
+	case errors.Is(err, httpserver.ErrNotDetached): // another server than ours has accepted it: its handler waits
 		// It fails for a recorder in a test only.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ticket.Longest() + writeAnswer))
 		return a.answerWatch(w, ticket.Wait(r.Context()))
@@ -205,6 +224,10 @@ func (a *Authority) hold(w http.ResponseWriter, r *http.Request, ticket *watch.T
 // answerDetached is [Authority.answerWatch] for a request that has left its handler.
 func (a *Authority) answerDetached(d *httpserver.Detached, answer watch.Answer) {
 	a.metrics.watched.WithLabelValues(string(answer.Reason)).Inc()
+	if answer.Reason == watch.ReasonGone {
+		_ = d.Close() // nobody is left who could be told of an error
+		return
+	}
 	m := messageFor(answer)
 	body, err := json.Marshal(m.body)
 	if err != nil {
@@ -235,13 +258,15 @@ type message struct {
 }
 
 // messageFor returns what a caller is told. One whose request cannot be held, or whose
-// lineage has other ones, is told to come back later; of the second the connection ends.
+// lineage has other ones, is told to come back later. The connection ends where the server
+// ends, and where others of the lineage wait.
 func messageFor(a watch.Answer) message {
 	m := message{status: http.StatusOK, header: make(http.Header)}
 	if a.Values == nil || a.Reason == watch.ReasonFull {
 		after := retryWatch
 		if a.Reason == watch.ReasonClosed {
 			after = retryClosed
+			m.header.Set("Connection", "close")
 		}
 		m.header.Set("Retry-After", strconv.Itoa(after))
 		m.status = http.StatusServiceUnavailable

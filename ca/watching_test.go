@@ -202,6 +202,49 @@ func TestWatchIsBounded(t *testing.T) {
 	stillWaits(t, held[1], "the second of a lineage")
 }
 
+// TestWatchIsHeldOverHTTP11 expects that a request that would cost more than its connection is
+// not held: one over HTTP/2, which is told why, and one with a body.
+func TestWatchIsHeldOverHTTP11(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
+	have := having(now(t, cl))
+	if status, body := cl.do("GET", "/watch?"+have, "x"); status != http.StatusBadRequest || !strings.Contains(string(body), "no body") {
+		t.Errorf("with a body: %d %s", status, body)
+	}
+	newer := &http.Transport{TLSClientConfig: cl.http.Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: true}
+	newer.TLSClientConfig.NextProtos = nil // those of HTTP/1.1
+	t.Cleanup(newer.CloseIdleConnections)
+	cl.http.Transport = newer
+	for _, query := range []string{have, "", "wait=1"} {
+		if status, body := cl.do("GET", "/watch?"+query, nil); status != http.StatusHTTPVersionNotSupported || !strings.Contains(string(body), "http/1.1") {
+			t.Errorf("%q over HTTP/2: %d %s", query, status, body)
+		}
+	}
+	if got := now(t, cl); having(got) != have {
+		t.Errorf("over HTTP/2 without a wait: %+v", got)
+	}
+	if n := c.Authority.Watchers(); n != 0 {
+		t.Errorf("%d requests wait", n)
+	}
+}
+
+// TestWatchClientLeaves expects that a client that has left does not count for long.
+func TestWatchClientLeaves(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
+	have := having(now(t, cl))
+	cl.http.Timeout = time.Second // it waits for this long, and leaves
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, cl.url+"/1.0/watch?"+have, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := cl.http.Do(req); err == nil {
+		_ = resp.Body.Close()
+		t.Fatalf("answered: %d", resp.StatusCode)
+	}
+	awaitWatchers(t, c, 0)
+}
+
 // TestWatchEndsWithTheServer expects that the end of the authority answers all who wait.
 func TestWatchEndsWithTheServer(t *testing.T) {
 	var waiting <-chan watchAnswer

@@ -12,7 +12,7 @@ const (
 	RetryDatabase = "5"
 )
 
-// RequestError is an error of the client (4xx, or 501). A 401 is counted and charged
+// RequestError is an error of the client (4xx, 501 or 505). A 401 is counted and charged
 // to the address, not recorded: an unauthenticated client could fill the record.
 type RequestError struct {
 	Status int // HTTP
