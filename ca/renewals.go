@@ -302,13 +302,13 @@ func (a *Authority) orderFor(ctx context.Context, entry record.Certificate) (*wa
 		return nil, fmt.Errorf("reading certificate %s: %w", entry.Serial, err)
 	}
 	v := watch.Values{Orders: watchOrders(orders)}
-	return v.OrderFor(holderOf(entry, leaf), 0), nil
+	return v.OrderFor(holderOf(entry, leaf), watch.Obeyed{}), nil
 }
 
 // watchOrders returns orders as those who wait are compared with them.
 func watchOrders(orders []record.RenewalOrder) (out []watch.Order) {
 	for _, o := range orders {
-		out = append(out, watch.Order{ID: o.ID, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
+		out = append(out, watch.Order{ID: o.ID, Nonce: o.Nonce, Issuer: o.Issuer, Service: o.Service, KeyType: o.KeyType, Lineage: o.Lineage, At: o.At, By: o.By})
 	}
 	return out
 }

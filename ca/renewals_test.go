@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -87,6 +88,56 @@ func TestForceRenewal(t *testing.T) {
 		t.Errorf("%+v %v", events, err)
 	}
 	c.Check(t)
+}
+
+// TestForceRenewalAfterRestore: an order of a record that was restored from a backup is told to a
+// service that has obeyed an order of the lost days, although its id is lower.
+func TestForceRenewalAfterRestore(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	mine := enrol(t, c, "storage", "storage")
+	cl := newClient(t, c, mine)
+	if err := c.Authority.SequenceLog(t.Context()); err != nil { // nothing writes while the directory is copied
+		t.Fatal(err)
+	}
+	restored := c.Replica(t) // with SQLite, a copy of the record
+	order := func(c *catest.CA) stepapi.RenewalStatus {
+		t.Helper()
+		given, err := openRecord(t, c).ForceRenewal(t.Context(), stepapi.RenewalOrder{Within: "1h"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return given
+	}
+	order(c)
+	order(c)
+	lost := order(c)
+	obeyed := fmt.Sprintf("&renewal=%d&nonce=%s", lost.ID, orderNonce(t, cl, lost.ID))
+	if w := <-watchWith(t, cl, having(now(t, cl))+obeyed+"&wait=0"); w.Renewal != nil {
+		t.Errorf("an order that was obeyed: %+v", w.Renewal)
+	}
+	given, cl := order(restored), newClient(t, restored, mine)
+	if given.ID >= lost.ID {
+		t.Fatalf("the record was not restored: order %d after %d", given.ID, lost.ID)
+	}
+	if w := <-watchWith(t, cl, having(now(t, cl))+obeyed); w.Renewal == nil || w.Renewal.ID != given.ID {
+		t.Errorf("an order after the restore: %+v", w)
+	}
+	obeyed = fmt.Sprintf("&renewal=%d&nonce=%s", given.ID, orderNonce(t, cl, given.ID))
+	if w := <-watchWith(t, cl, having(now(t, cl))+obeyed+"&wait=0"); w.Renewal != nil {
+		t.Errorf("told again: %+v", w.Renewal)
+	}
+}
+
+// orderNonce waits until the holder is told of the order with the id, and returns its nonce.
+func orderNonce(t testing.TB, cl *client, id int64) string {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if w := <-watchWith(t, cl, fmt.Sprintf("wait=0&renewal=%d", id-1)); w.Renewal != nil && w.Renewal.ID == id {
+			return w.Renewal.Nonce
+		}
+	}
+	t.Fatalf("order %d is not told", id)
+	return ""
 }
 
 // TestForceRenewalSelects: each field of an order restricts it, and what cannot be meant is

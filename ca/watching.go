@@ -279,7 +279,7 @@ func messageFor(a watch.Answer) message {
 	}
 	out := stepapi.WatchResponse{Trust: a.Values.Trust, Lists: a.Values.Lists}
 	if o := a.Order; o != nil {
-		out.Renewal = &stepapi.WatchRenewal{ID: o.ID, Within: max(0, time.Until(o.By).Seconds())}
+		out.Renewal = &stepapi.WatchRenewal{ID: o.ID, Nonce: o.Nonce, Within: max(0, time.Until(o.By).Seconds())}
 	}
 	m.body = out
 	return m

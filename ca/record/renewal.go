@@ -15,6 +15,7 @@ type RenewalOrder struct {
 	Lineage string // serial of its first certificate, decimal
 
 	ID      int64           // of the event that tells of it; 0 before it is recorded
+	Nonce   string          // random; tells orders with one id apart, which come again after a restore; empty in old records
 	Wanted  json.RawMessage // the order as it was given
 	At, By  time.Time       // certificates from up to At are to be renewed by By; in milliseconds
 	Caller  string

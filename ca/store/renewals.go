@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -42,9 +43,9 @@ func insertOrder(ctx context.Context, tx *sqldb.Txn, o record.RenewalOrder) (id 
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO renewal_orders (id, issuer, service, key_type, lineage, wanted, at, due, caller, matched)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		id, o.Issuer, o.Service, o.KeyType, o.Lineage, string(o.Wanted), millis(o.At), millis(o.By), o.Caller, o.Matched)
+	_, err = tx.ExecContext(ctx, `INSERT INTO renewal_orders (id, nonce, issuer, service, key_type, lineage, wanted, at, due, caller, matched)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		id, rand.Text(), o.Issuer, o.Service, o.KeyType, o.Lineage, string(o.Wanted), millis(o.At), millis(o.By), o.Caller, o.Matched)
 	if err != nil {
 		return 0, err
 	}
@@ -53,14 +54,14 @@ func insertOrder(ctx context.Context, tx *sqldb.Txn, o record.RenewalOrder) (id 
 
 // RenewalOrders returns the orders that are there, the oldest first.
 func (s *Store) RenewalOrders(ctx context.Context) ([]record.RenewalOrder, error) {
-	rows, err := s.db.Read.QueryContext(ctx, `SELECT id, issuer, service, key_type, lineage, wanted, at, due, caller, matched FROM renewal_orders ORDER BY id`)
+	rows, err := s.db.Read.QueryContext(ctx, `SELECT id, nonce, issuer, service, key_type, lineage, wanted, at, due, caller, matched FROM renewal_orders ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("reading orders to renew: %w", err)
 	}
 	return sqldb.Collect(rows, func(o *record.RenewalOrder) error {
 		var at, due int64
 		var wanted string
-		err := rows.Scan(&o.ID, &o.Issuer, &o.Service, &o.KeyType, &o.Lineage, &wanted, &at, &due, &o.Caller, &o.Matched)
+		err := rows.Scan(&o.ID, &o.Nonce, &o.Issuer, &o.Service, &o.KeyType, &o.Lineage, &wanted, &at, &due, &o.Caller, &o.Matched)
 		o.At, o.By, o.Wanted = fromMillis(at), fromMillis(due), json.RawMessage(wanted)
 		return err
 	})

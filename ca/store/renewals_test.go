@@ -65,6 +65,7 @@ func renewalOrders(t *testing.T, where string) {
 		t.Errorf("an order that was given up: %v", err)
 	}
 	var ids []int64
+	nonces := map[string]bool{"": true}
 	for range 2 {
 		id, err := s.OrderRenewal(t.Context(), order)
 		if err != nil {
@@ -78,6 +79,10 @@ func renewalOrders(t *testing.T, where string) {
 		if err != nil || len(list) != 1 || list[0].ID != id || !list[0].At.Equal(order.At) || !list[0].By.Equal(order.By) || string(list[0].Wanted) != string(wanted) || list[0].Matched != 2 {
 			t.Errorf("%+v %v", list, err)
 		}
+		if nonces[list[0].Nonce] {
+			t.Errorf("the nonce %q is empty or comes again", list[0].Nonce)
+		}
+		nonces[list[0].Nonce] = true
 		if err := s.DropRenewalOrder(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}

@@ -170,7 +170,7 @@ type RenewalStatus struct {
 // otherwise when one changes or the wait is over.
 //
 // The query has trust, the digest of the bundle in effect; lists, the ETag of the lists in
-// effect without its quotes; renewal, the id of the last order that the caller has obeyed;
+// effect without its quotes; renewal and nonce, of the last order that the caller has obeyed;
 // and wait, the longest time to hold the request in seconds, 300 at most and by default. A
 // request with a wait has to be of HTTP/1.1; the answer over HTTP/2 is status 505.
 type WatchResponse struct {
@@ -183,6 +183,9 @@ type WatchResponse struct {
 
 // WatchRenewal asks the caller to renew at a random moment of the next Within.
 type WatchRenewal struct {
-	ID     int64   `json:"id"`
+	ID int64 `json:"id"`
+	// Nonce is random, of each order. Ids come again after the record was restored from a
+	// backup, and a nonce does not. It is empty in orders of older authorities.
+	Nonce  string  `json:"nonce,omitempty"`
 	Within float64 `json:"within"` // seconds that are left of the order; 0: at once
 }

@@ -89,7 +89,7 @@ func (a *agent) report() {
 		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: errtext.Of(a.trust.err),
 		RevokedFailures: a.lists.failures, RevokedError: errtext.Of(a.lists.err), Skew: time.Duration(a.skew.Load()),
 		Watching: a.watch.mode == modeWatch, WatchingSince: a.watch.since, WatchAnswered: a.watch.answered,
-		WatchFailures: a.watch.failures, WatchError: errtext.Of(a.watch.err), OrderedRenewal: a.watch.obeyed,
+		WatchFailures: a.watch.failures, WatchError: errtext.Of(a.watch.err), OrderedRenewal: a.watch.obeyed.id,
 	}
 	if a.cur != nil {
 		st.Serial, st.NotAfter = certs.Serial(a.cur.leaf()), a.cur.leaf().NotAfter

@@ -45,7 +45,7 @@ func parseWatch(body []byte) (r stepapi.WatchResponse, err error) {
 	if r.Lists == "" || len(r.Lists) > maxTag || strings.ContainsFunc(r.Lists, func(c rune) bool { return c <= ' ' || c > '~' || c == '"' }) {
 		return stepapi.WatchResponse{}, errors.New("the answer has no tag of the revoked lists")
 	}
-	if o := r.Renewal; o != nil && (o.ID <= 0 || math.IsNaN(o.Within) || o.Within < 0 || o.Within > maxWithin) {
+	if o := r.Renewal; o != nil && (o.ID <= 0 || len(o.Nonce) > maxTag || math.IsNaN(o.Within) || o.Within < 0 || o.Within > maxWithin) {
 		return stepapi.WatchResponse{}, errors.New("the answer has an order without a number, or without a time to follow it in")
 	}
 	return r, nil
@@ -115,7 +115,7 @@ func (c *watchConn) ask(ctx context.Context, have watchValues, wait time.Duratio
 		}
 	}})
 	query := url.Values{
-		"trust": {have.trust}, "lists": {have.lists}, "renewal": {strconv.FormatInt(have.order, 10)},
+		"trust": {have.trust}, "lists": {have.lists}, "renewal": {strconv.FormatInt(have.order.id, 10)}, "nonce": {have.order.nonce},
 		"wait": {strconv.Itoa(int(wait / time.Second))},
 	}
 	in := apiRequest{operation: "waiting for changes", path: stepapi.PathWatch + "?" + query.Encode(), limit: maxWatchAnswer}

@@ -51,7 +51,14 @@ const (
 type watchValues struct {
 	trust string // digest of the bundle
 	lists string // tag of the lists, "" if it is not known
-	order int64  // the last order that was obeyed
+	order obeyed // the last order that was obeyed
+}
+
+// obeyed names an order. Ids begin again at a lower one when the record of the authority was
+// restored from a backup, and the nonce of such an order is another one.
+type obeyed struct {
+	id    int64
+	nonce string
 }
 
 // watching is the state of the requests of one agent, which is their owner.
@@ -69,7 +76,7 @@ type watching struct {
 	since    time.Time   // of mode
 	answered time.Time   // the last answer
 
-	obeyed  int64     // the newest order
+	obeyed  obeyed    // the newest order
 	renewAt time.Time // when to renew by an order; zero: there is none
 	between bool      // that order came while a renewal was running
 }
@@ -194,8 +201,8 @@ func (a *agent) follow(ctx context.Context, now time.Time, r watchAnswer) {
 		a.lists.schedule(now, soon)
 		w.schedule(now, soon)
 	}
-	if r.Renewal != nil && r.Renewal.ID > w.obeyed {
-		a.obey(ctx, now, *r.Renewal)
+	if o := r.Renewal; o != nil && (o.ID > w.obeyed.id || o.Nonce != w.obeyed.nonce) {
+		a.obey(ctx, now, *o)
 	}
 }
 
@@ -208,7 +215,7 @@ func (a *agent) obey(ctx context.Context, now time.Time, order stepapi.WatchRene
 	if least := a.received.Add(orderPause); at.Before(least) {
 		at = least
 	}
-	w.obeyed, w.between = order.ID, a.leaf.running
+	w.obeyed, w.between = obeyed{order.ID, order.Nonce}, a.leaf.running
 	if w.renewAt.IsZero() || at.Before(w.renewAt) {
 		w.renewAt = at
 	}

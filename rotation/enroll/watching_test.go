@@ -210,6 +210,13 @@ func TestWatchRenewsByOrder(t *testing.T) {
 		if w.last().Certificate.Leaf.Equal(second) {
 			t.Error("an order for now was not followed")
 		}
+		third := w.last().Certificate.Leaf
+		// After a restore of the record, ids begin again at a lower one.
+		h.changed(func() { h.order, h.ordered = &stepapi.WatchRenewal{ID: 3, Nonce: "restored"}, time.Now() })
+		time.Sleep(6 * time.Second)
+		if w.last().Certificate.Leaf.Equal(third) {
+			t.Error("an order of a restored record was not followed")
+		}
 		stop()
 		w.check()
 	})

@@ -55,6 +55,7 @@ func (v *Values) Equal(o *Values) bool {
 // Order is an order to renew, as far as it says whom it is for. Empty fields are for all.
 type Order struct {
 	ID      int64
+	Nonce   string // random; empty in orders of older versions
 	Issuer  string // subject key id of the issuer, in hex
 	Service string
 	KeyType string
@@ -78,14 +79,32 @@ func (o Order) Concerns(h Holder) bool {
 		matches(o.KeyType, h.KeyType) && matches(o.Lineage, h.Lineage)
 }
 
+// Obeyed is the order that a holder has obeyed last. The zero value is none.
+type Obeyed struct {
+	ID    int64
+	Nonce string
+}
+
+func (o Order) name() Obeyed { return Obeyed{o.ID, o.Nonce} }
+
 // OrderFor returns the order by which the holder has to renew the earliest, among those
-// after the id that it has obeyed, or nil.
-func (v *Values) OrderFor(h Holder, obeyed int64) *Order {
+// after the one that it has obeyed, or nil.
+func (v *Values) OrderFor(h Holder, obeyed Obeyed) *Order {
 	var first *Order
+	since := v.since(obeyed)
 	for i := range v.Orders {
-		if o := &v.Orders[i]; o.ID > obeyed && o.Concerns(h) && (first == nil || o.By.Before(first.By)) {
+		if o := &v.Orders[i]; o.ID > since && o.Concerns(h) && (first == nil || o.By.Before(first.By)) {
 			first = o
 		}
 	}
 	return first
+}
+
+// since returns the id after which orders are new to a holder. If its order is not open, the
+// record was restored from a backup, or the holder has renewed and older orders are not for it.
+func (v *Values) since(obeyed Obeyed) int64 {
+	if obeyed.Nonce == "" || slices.ContainsFunc(v.Orders, func(o Order) bool { return o.name() == obeyed }) {
+		return obeyed.ID
+	}
+	return 0
 }

@@ -103,7 +103,7 @@ func (h *Hub) Enter(holder Holder, q Query) (*Ticket, Answer) {
 		// The caller was told, and asks again. It waits for the next change.
 		t.query.Trust, t.query.Lists = h.values.Trust, h.values.Lists
 		if o := h.values.OrderFor(holder, q.Renewal); o != nil {
-			t.query.Renewal = h.values.Orders[len(h.values.Orders)-1].ID
+			t.query.Renewal = h.values.Orders[len(h.values.Orders)-1].name()
 		}
 		t.wait = min(t.wait, again)
 	}

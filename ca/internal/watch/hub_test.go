@@ -68,7 +68,7 @@ func TestAnswersAtOnce(t *testing.T) {
 		}
 	}
 	q := current()
-	q.Renewal = 3 // obeyed
+	q.Renewal.ID = 3 // obeyed
 	if ticket, answer := h.Enter(holder("x"), q); ticket == nil {
 		t.Errorf("an order that was obeyed: %+v", answer)
 	}
@@ -121,11 +121,35 @@ func TestOrderConcerns(t *testing.T) {
 		}
 	}
 	v := &watch.Values{Orders: []watch.Order{{ID: 1, At: now, By: now.Add(time.Hour)}, {ID: 2, At: now, By: now.Add(time.Minute)}, {ID: 3, At: now, By: now.Add(time.Hour)}}}
-	if o := v.OrderFor(who, 0); o == nil || o.ID != 2 {
+	if o := v.OrderFor(who, watch.Obeyed{}); o == nil || o.ID != 2 {
 		t.Errorf("the most urgent order: %+v", o)
 	}
-	if o := v.OrderFor(who, 2); o == nil || o.ID != 3 {
+	if o := v.OrderFor(who, watch.Obeyed{ID: 2}); o == nil || o.ID != 3 {
 		t.Errorf("after 2 was obeyed: %+v", o)
+	}
+}
+
+// TestOrderAfterRestore: ids of orders begin again at a lower one when the record was restored
+// from a backup. A holder that has obeyed a later order of before is told all the same, and one
+// that names no nonce goes by the id.
+func TestOrderAfterRestore(t *testing.T) {
+	now := time.Now().Add(time.Second)
+	before := watch.Order{ID: 8, Nonce: "a", At: now, By: now.Add(time.Hour)}
+	v := &watch.Values{Orders: []watch.Order{{ID: 5, Nonce: "b", At: now, By: now.Add(time.Hour)}}}
+	if o := v.OrderFor(holder("a"), watch.Obeyed{ID: 8, Nonce: "a"}); o == nil || o.ID != 5 {
+		t.Errorf("an order of the restored record: %+v", o)
+	}
+	if o := v.OrderFor(holder("a"), watch.Obeyed{ID: 5, Nonce: "a"}); o == nil || o.ID != 5 {
+		t.Errorf("an order with the id of another one: %+v", o)
+	}
+	for name, obeyed := range map[string]watch.Obeyed{"itself": {ID: 5, Nonce: "b"}, "a later one, by id": {ID: 8}} {
+		if o := v.OrderFor(holder("a"), obeyed); o != nil {
+			t.Errorf("a holder that has obeyed %s: %+v", name, o)
+		}
+	}
+	v.Orders = append(v.Orders, before)
+	if o := v.OrderFor(holder("a"), watch.Obeyed{ID: 8, Nonce: "a"}); o != nil {
+		t.Errorf("an older order that is open still: %+v", o)
 	}
 }
 
@@ -305,14 +329,14 @@ func TestParseQuery(t *testing.T) {
 		"":         {Wait: watch.MaxWait},
 		"wait=0":   {},
 		"wait=999": {Wait: watch.MaxWait},
-		"trust=" + trustA + "&lists=x&renewal=7&wait=20": {Trust: trustA, Lists: "x", Renewal: 7, Wait: 20 * time.Second},
+		"trust=" + trustA + "&lists=x&renewal=7&nonce=n&wait=20": {Trust: trustA, Lists: "x", Renewal: watch.Obeyed{ID: 7, Nonce: "n"}, Wait: 20 * time.Second},
 	} {
 		v, _ := url.ParseQuery(text)
 		if got, err := watch.ParseQuery(v); err != nil || got != want {
 			t.Errorf("%s: %+v %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"trust=x", "trust=" + trustA[1:] + "G", "renewal=-1", "renewal=x", "wait=-1", "wait=1.5", "wait=99999999999"} {
+	for _, text := range []string{"trust=x", "trust=" + trustA[1:] + "G", "renewal=-1", "renewal=x", "nonce=" + trustA + "0", "wait=-1", "wait=1.5", "wait=99999999999"} {
 		v, _ := url.ParseQuery(text)
 		if got, err := watch.ParseQuery(v); err == nil {
 			t.Errorf("%s: %+v", text, got)
@@ -322,7 +346,7 @@ func TestParseQuery(t *testing.T) {
 
 // FuzzParseQuery: what is accepted is within the bounds.
 func FuzzParseQuery(f *testing.F) {
-	f.Add("trust=" + trustA + "&lists=x&renewal=7&wait=20")
+	f.Add("trust=" + trustA + "&lists=x&renewal=7&nonce=n&wait=20")
 	f.Add("wait=99999999999999999999")
 	f.Fuzz(func(t *testing.T, text string) {
 		v, err := url.ParseQuery(text)
@@ -330,7 +354,7 @@ func FuzzParseQuery(f *testing.F) {
 			return
 		}
 		q, err := watch.ParseQuery(v)
-		if err == nil && (q.Wait < 0 || q.Wait > watch.MaxWait || q.Renewal < 0 || len(q.Lists) > 64 || q.Trust != "" && len(q.Trust) != 64) {
+		if err == nil && (q.Wait < 0 || q.Wait > watch.MaxWait || q.Renewal.ID < 0 || len(q.Renewal.Nonce) > 64 || len(q.Lists) > 64 || q.Trust != "" && len(q.Trust) != 64) {
 			t.Errorf("%q: %+v", text, q)
 		}
 	})

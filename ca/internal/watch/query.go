@@ -12,7 +12,7 @@ import (
 type Query struct {
 	Trust   string        // digest of the bundle in effect; empty: not known
 	Lists   string        // tag of the lists in effect
-	Renewal int64         // id of the last order that was obeyed
+	Renewal Obeyed        // the last order that was obeyed
 	Wait    time.Duration // the longest time to wait; 0 means not at all
 }
 
@@ -27,9 +27,12 @@ func ParseQuery(v url.Values) (q Query, err error) {
 		return q, errors.New("lists: want the ETag of the lists, without its quotes")
 	}
 	if text := v.Get("renewal"); text != "" {
-		if q.Renewal, err = strconv.ParseInt(text, 10, 64); err != nil || q.Renewal < 0 {
+		if q.Renewal.ID, err = strconv.ParseInt(text, 10, 64); err != nil || q.Renewal.ID < 0 {
 			return q, errors.New("renewal: want the id of an order")
 		}
+	}
+	if q.Renewal.Nonce = v.Get("nonce"); len(q.Renewal.Nonce) > 64 {
+		return q, errors.New("nonce: want that of an order")
 	}
 	if text := v.Get("wait"); text != "" {
 		seconds, err := strconv.ParseUint(text, 10, 31)
