@@ -100,7 +100,7 @@ func (s *Source) current() *converted {
 
 func convert(g *rotation.Generation) *converted {
 	leaf := g.Leaf()
-	id, err := identify(leaf)
+	id, err := LeafID(leaf)
 	if err != nil {
 		return &converted{gen: g, err: fmt.Errorf("converting certificate %s to an X509-SVID: %w", g.Thumbprint(), err)}
 	}
@@ -115,10 +115,10 @@ func convert(g *rotation.Generation) *converted {
 	}
 }
 
-// identify applies the rules of the X509-SVID standard to a leaf that the gate of rotation
-// does not apply. go-spiffe checks them only where it parses an encoded private key, which
-// a key in hardware is not.
-func identify(leaf *x509.Certificate) (spiffeid.ID, error) {
+// LeafID returns the SPIFFE ID of a leaf, or which rule of the X509-SVID standard the leaf
+// breaks. It applies the rules that the gate of rotation does not apply. go-spiffe checks
+// them only where it parses an encoded private key, which a key in hardware is not.
+func LeafID(leaf *x509.Certificate) (spiffeid.ID, error) {
 	id, err := x509svid.IDFromCert(leaf) // §2: exactly one URI, a SPIFFE ID
 	switch {
 	case err != nil:

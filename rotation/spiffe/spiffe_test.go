@@ -106,6 +106,9 @@ func TestSourceRefusesWhatIsNoSVID(t *testing.T) {
 			if svid, err := src.GetX509SVID(); svid != nil || err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("SVID %v, error %v; want one that says %q", svid, err, c.want)
 			}
+			if got, err := spiffe.LeafID(id.Current().Leaf()); !got.IsZero() || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("ID %s, error %v; want one that says %q", got, err, c.want)
+			}
 			if b, err := src.GetX509BundleForTrustDomain(domain); b != nil || err == nil {
 				t.Errorf("bundle %v, error %v", b, err)
 			}
