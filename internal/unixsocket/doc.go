@@ -7,11 +7,13 @@
 //
 // Invariants:
 //
-//   - The socket has mode 0600, or 0660 for one group, and its mode is never wider in between
-//     (TestModeHoldsFromTheBegin).
+//   - The socket has mode 0600, 0660 for one group or 0666 for everyone, and its mode is never
+//     wider in between (TestModeHoldsFromTheBegin).
+//   - A guarded path is one that no other user can replace (TestGuarded).
 //   - A socket on which a process listens is not replaced, and neither is a file that is no
 //     socket of this user. The socket of a killed process is replaced
 //     (TestWhatIsInTheWay).
 //   - Of several processes that want one name, one gets it (TestOneServerForAName).
-//   - The kernel says which user connects, and the peer cannot choose it (TestPeerUID).
+//   - The kernel says which user and process connects, and the peer cannot choose it
+//     (TestPeerUID, TestPeerOf).
 package unixsocket

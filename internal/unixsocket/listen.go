@@ -24,6 +24,7 @@ const lockSuffix = ".lock"
 const (
 	ownerOnly fs.FileMode = 0o600
 	withGroup fs.FileMode = 0o660
+	anybody   fs.FileMode = 0o666
 )
 
 // ErrBusy reports a socket that a running process serves.
@@ -35,6 +36,12 @@ type Socket struct {
 	// Group is the id of a group whose members may connect too: the mode is 0660 then, and
 	// 0600 otherwise. 0 means none, because root needs no permission.
 	Group int
+	// Everyone lets each user connect: the mode is 0666, whatever Group is. It is for servers
+	// that ask the kernel who has connected (see [PeerOf]).
+	Everyone bool
+	// Guarded refuses a path that another user than this one and root can replace, because
+	// clients believe what the server at this path says.
+	Guarded bool
 }
 
 // Listen makes the socket. The directory of the path must exist. A socket that a
@@ -55,6 +62,9 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 		return nil, err
 	case len(path) > maxPath:
 		return nil, fmt.Errorf("the path has %d bytes, and a socket's can have %d", len(path), maxPath)
+	}
+	if found := fileperm.Parents(path); s.Guarded && len(found) > 0 {
+		return nil, errors.New(found[0])
 	}
 	lock, err := takeLock(path + lockSuffix)
 	if err != nil {
@@ -85,7 +95,10 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 // open gives the socket its owner and mode, the group before the permission.
 func (s Socket) open(path string) error {
 	mode := ownerOnly
-	if s.Group != 0 {
+	switch {
+	case s.Everyone:
+		mode = anybody
+	case s.Group != 0:
 		mode = withGroup
 		if err := os.Chown(path, -1, s.Group); err != nil {
 			return err

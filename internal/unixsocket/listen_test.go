@@ -16,7 +16,12 @@ import (
 
 func listenAt(t *testing.T, path string) (net.Listener, error) {
 	t.Helper()
-	ln, err := Listen(t.Context(), Socket{Path: path})
+	return listenAs(t, Socket{Path: path})
+}
+
+func listenAs(t *testing.T, s Socket) (net.Listener, error) {
+	t.Helper()
+	ln, err := Listen(t.Context(), s)
 	if err == nil {
 		t.Cleanup(func() { _ = ln.Close() })
 	}
@@ -119,6 +124,9 @@ func TestModeHoldsFromTheBegin(t *testing.T) {
 	must(t, err)
 	defer func() { _ = ln.Close() }()
 	wantMode(t, path+"2", 0o660)
+	_, err = listenAs(t, Socket{Path: path + "3", Everyone: true})
+	must(t, err)
+	wantMode(t, path+"3", 0o666)
 	info, err := os.Lstat(path + "2")
 	must(t, err)
 	if st := info.Sys().(*syscall.Stat_t); int(st.Gid) != gid {

@@ -13,3 +13,14 @@ func restrict(_, _ string, c syscall.RawConn) error {
 	}
 	return err
 }
+
+func peerOf(fd int) (Peer, error) {
+	c, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	if err != nil {
+		return Peer{}, err
+	}
+	if c.Pid == 0 && c.Uid == ^uint32(0) { // what the kernel says of a socket that was never connected
+		return Peer{}, syscall.ENOTCONN
+	}
+	return Peer{UID: c.Uid, GID: c.Gid, PID: c.Pid}, nil
+}

@@ -2,7 +2,10 @@
 
 package unixsocket
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
 const noFollow = 0
 
@@ -10,3 +13,5 @@ const noFollow = 0
 // Until open has set it, the mode is that of the umask, and the usual one lets
 // nobody else connect.
 func restrict(_, _ string, _ syscall.RawConn) error { return nil }
+
+func peerOf(int) (Peer, error) { return Peer{}, errors.ErrUnsupported }
