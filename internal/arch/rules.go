@@ -85,6 +85,9 @@ func serviceRules() []Rule {
 		}, Why: whyBridge}, // not the module: its workloadapi links gRPC
 		{Package: "rotation/prom", Own: with(leaves, "rotation", "rotation/status"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
 		{Package: "rotation/rotgrpc", Own: with(leaves, "rotation"), Modules: []string{"google.golang.org/grpc"}, Why: whyBridge},
+		{Package: "rotation/workload", Own: with(leaves, "rotation", "rotation/spiffe"), Modules: []string{
+			"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload", "github.com/spiffe/go-spiffe/v2/spiffeid", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf",
+		}, Why: whyBridge},
 		{Package: "internal/testpki", Why: "tests of leaves use it, so it imports none of them"},
 		{Package: "internal/pkitest", Own: with(leaves, "rotation", "internal/testpki"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
 

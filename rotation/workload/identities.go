@@ -1,0 +1,204 @@
+package workload
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/spiffe"
+)
+
+// Identities are the identities that a server can hand out, by name. The zero value has none.
+// Identities may come and go while a server runs: open streams get the changes. All
+// methods are safe for concurrent use.
+type Identities struct {
+	mu      sync.Mutex // guards the fields below
+	entries map[string]*entry
+	wake    chan struct{} // closed at the next change; nil if nobody waits
+}
+
+// entry is one identity with the message that is made of its newest generation.
+type entry struct {
+	id   *rotation.Identity
+	stop func() // ends the subscription
+
+	mu   sync.Mutex // guards last: many streams ask at the same time, and one of them converts
+	last *svid
+}
+
+// svid is a generation in the types of the protocol, or why it cannot be that. It is immutable.
+type svid struct {
+	gen   *rotation.Generation
+	id    spiffeid.ID
+	chain []byte // DER, leaf first
+	key   []byte // PKCS #8
+	roots []*x509.Certificate
+	trust []byte // roots in DER
+	err   error
+}
+
+// IdentityStatus is what an operator wants to know of one identity.
+type IdentityStatus struct {
+	Name     string
+	SPIFFEID string    // "" if Err is set, unless the certificate has expired
+	NotAfter time.Time // of the certificate in effect
+	Err      error     // why the identity is not served, or nil
+}
+
+// Put adds an identity, or replaces the one with this name. The caller closes id, not
+// before it was removed or the server has ended.
+func (s *Identities) Put(name string, id *rotation.Identity) {
+	e := &entry{id: id}
+	e.stop = id.Subscribe(func(rotation.Change) { s.changed() })
+	s.replace(name, e)
+}
+
+// Remove takes an identity out. Streams that had it get a message without it; a stream
+// without any other identity ends.
+func (s *Identities) Remove(name string) { s.replace(name, nil) }
+
+func (s *Identities) replace(name string, e *entry) {
+	s.mu.Lock()
+	old := s.entries[name]
+	if s.entries == nil {
+		s.entries = map[string]*entry{}
+	}
+	s.entries[name] = e
+	if e == nil {
+		delete(s.entries, name)
+	}
+	s.mu.Unlock()
+	if old != nil {
+		old.stop()
+	}
+	s.changed()
+}
+
+// Status returns the state of each identity, in the order of names.
+func (s *Identities) Status() []IdentityStatus {
+	s.mu.Lock()
+	names := make([]string, 0, len(s.entries))
+	for name := range s.entries {
+		names = append(names, name)
+	}
+	s.mu.Unlock()
+	slices.Sort(names)
+	var all []IdentityStatus
+	for _, name := range names {
+		if v, err := s.current(name); v != nil {
+			all = append(all, IdentityStatus{name, idText(v.id), v.gen.Leaf().NotAfter, err})
+		}
+	}
+	return all
+}
+
+func idText(id spiffeid.ID) string {
+	if id.IsZero() {
+		return "" // not the text of a zero ID, which reads like one
+	}
+	return id.String()
+}
+
+// changed wakes all that wait.
+func (s *Identities) changed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake != nil {
+		close(s.wake)
+		s.wake = nil
+	}
+}
+
+// next returns a channel that is closed at the next change. Whoever asks for it first and
+// looks at the identities then misses no change.
+func (s *Identities) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake == nil {
+		s.wake = make(chan struct{})
+	}
+	return s.wake
+}
+
+// errNotYet is for callers: it may pass without anybody changing a setting.
+var errNotYet = errors.New("has no certificate yet")
+
+// current returns what is handed out for a name. If err is not nil, it must not be handed out.
+// The value is nil if there is no such identity.
+func (s *Identities) current(name string) (*svid, error) {
+	s.mu.Lock()
+	e := s.entries[name]
+	s.mu.Unlock()
+	if e == nil {
+		return nil, fmt.Errorf("the identity %q %w", name, errNotYet)
+	}
+	v := e.current()
+	switch until := v.gen.Leaf().NotAfter; {
+	case v.err != nil:
+		return v, fmt.Errorf("the certificate of the identity %q cannot be handed out: %w", name, v.err)
+	case !time.Now().Before(until):
+		return v, fmt.Errorf("the certificate of the identity %q has expired at %s: it %w", name, until.UTC().Format(time.RFC3339), errNotYet)
+	}
+	return v, nil
+}
+
+// current returns the generation in effect, converted once.
+func (e *entry) current() *svid {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.id.Current(); e.last == nil || e.last.gen != g {
+		e.last = convert(g)
+	}
+	return e.last
+}
+
+// convert makes the parts of messages of a generation.
+func convert(g *rotation.Generation) *svid {
+	v := &svid{gen: g, roots: g.Roots()}
+	v.trust = joinRaw(v.roots)
+	if v.id, v.err = spiffe.LeafID(g.Leaf()); v.err != nil {
+		return v
+	}
+	if v.key, v.err = x509.MarshalPKCS8PrivateKey(g.Certificate().PrivateKey); v.err != nil {
+		v.err = fmt.Errorf("its private key cannot leave the place where it is: %w", v.err) // the text names the type only
+		return v
+	}
+	v.chain = joinRaw(g.Chain())
+	return v
+}
+
+// message returns the SVID with the name of its identity as the hint.
+func (v *svid) message(hint string) *pb.X509SVID {
+	return &pb.X509SVID{SpiffeId: v.id.String(), X509Svid: v.chain, X509SvidKey: v.key, Bundle: v.trust, Hint: hint}
+}
+
+// bundles returns the roots by the ID of the trust domain. Identities of one trust domain
+// usually trust the same roots; if not, their roots are joined.
+func bundles(all []*svid) map[string][]byte {
+	roots := map[string][]*x509.Certificate{}
+	for _, v := range all {
+		td := v.id.TrustDomain().IDString()
+		roots[td] = append(roots[td], v.roots...)
+	}
+	out := make(map[string][]byte, len(roots))
+	for td, certs := range roots {
+		slices.SortFunc(certs, func(a, b *x509.Certificate) int { return strings.Compare(string(a.Raw), string(b.Raw)) })
+		out[td] = joinRaw(slices.CompactFunc(certs, (*x509.Certificate).Equal))
+	}
+	return out
+}
+
+func joinRaw(certs []*x509.Certificate) (der []byte) {
+	for _, c := range certs {
+		der = append(der, c.Raw...)
+	}
+	return der
+}
