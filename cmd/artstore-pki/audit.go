@@ -20,10 +20,6 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// exitFindings is the status of a command that looked at everything and found something
-// wrong: audit, inspect, doctor and log verify.
-const exitFindings = 3
-
 // statusesAudit ends the help of audit.
 const statusesAudit = `   0    nothing to report
    1    something could not be checked; it has a row that says why
@@ -157,7 +153,7 @@ func runAudit(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	status := exitStatusFor(summary, least)
-	if !errors.Is(status, ui.ExitStatus(exitFindings)) && summary.Judged == 0 && summary.Unjudged > 0 && ofChains(c.StringSlice(flagOnly)) {
+	if !errors.Is(status, ui.ExitStatus(ui.ExitFindings)) && summary.Judged == 0 && summary.Unjudged > 0 && ofChains(c.StringSlice(flagOnly)) {
 		return ui.WithHint(ui.UsageErrorf("--%s wants chains judged, and there is no trust bundle for any", flagOnly), "--ca-cert or --record names one, or a ca.crt lies beside the files")
 	}
 	return status
@@ -231,7 +227,7 @@ func exitStatusFor(s *audit.Summary, least audit.Severity) error {
 	findings, unchecked := s.Count(least)
 	switch {
 	case findings > 0:
-		return ui.ExitStatus(exitFindings)
+		return ui.ExitStatus(ui.ExitFindings)
 	case unchecked > 0:
 		return ui.ExitStatus(ui.ExitFailure)
 	}

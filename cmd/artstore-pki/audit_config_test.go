@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
@@ -25,7 +26,7 @@ func TestOnlyUntrustedWithoutBundle(t *testing.T) {
 	self := testpki.Issue(t, nil, &x509.Certificate{DNSNames: []string{"self.example"}}, testpki.Key(t))
 	p.write("self.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: self.Cert.Raw})))
 	var out bytes.Buffer
-	if status := p.run(t.Context(), &out, "audit", p.path("self.pem"), "--only", "untrusted"); status != exitFindings {
+	if status := p.run(t.Context(), &out, "audit", p.path("self.pem"), "--only", "untrusted"); status != ui.ExitFindings {
 		t.Errorf("exit status %d\n%s", status, out.String())
 	}
 	if want := "1 certificate: 0 fine, 0 to watch, 1 critical\n"; !strings.Contains(out.String(), want) {

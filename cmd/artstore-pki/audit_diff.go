@@ -75,7 +75,7 @@ func runAuditDiff(u *ui.UI, c *cli.Context) error {
 	}
 	switch worse, unread := changes.Count(least.String()); {
 	case worse > 0:
-		return ui.ExitStatus(exitFindings)
+		return ui.ExitStatus(ui.ExitFindings)
 	case unread > 0:
 		return ui.ExitStatus(ui.ExitFailure)
 	}

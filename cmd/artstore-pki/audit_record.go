@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/pages"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -29,7 +29,7 @@ const flagRecord = "record"
 // The caller calls release when the audit is over.
 func recordSource(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	if name := c.String(flagRecord); !strings.Contains(name, "://") {
-		return records.Local(c.Context, name, flagRecord, now)
+		return localRecord(c.Context, name, flagRecord, now)
 	}
 	return remoteRecord(c, now)
 }
@@ -61,12 +61,12 @@ func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release f
 		client.Close()
 		return nil, nil, hints.Refused(err, "auditors in pki.yaml of the authority lists who may read its record")
 	}
-	return audit.Record{Name: address, Now: now, List: records.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
+	return audit.Record{Name: address, Now: now, List: pages.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
 }
 
 // remotePages returns a function that reads the pages of the record through client. A row
 // whose PEM is damaged has no certificate, and the audit says so.
-func remotePages(client *enroll.Client) records.Pages {
+func remotePages(client *enroll.Client) pages.Read {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, err := client.RecordPage(ctx, cursor)
 		for _, row := range page.Certificates {

@@ -46,7 +46,7 @@ func TestDocsNameRealCommands(t *testing.T) {
 func TestCommandLines(t *testing.T) {
 	app := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }}))
 	doc := "Run `artstore-pki rotate --now`.\n\n| a | `revoke --fil` | `list` |\n\n```\n$ artstore-pki token a b --dirr ca >t  # -x\n" +
-		"artstore-pki show SERIAL --output \\\n   --bad; x=\"$(artstore-pki fingerprint --dir ca more)\"\n```\n\n" +
+		"artstore-pki show SERIAL --output \\\n   --bad; x=\"$(artstore-pki doctor --dir ca more)\"\n```\n\n" +
 		"    go run ./cmd/artstore-pki log prove\n\n`artstore-pki COMMAND --help`, `revoke`, `artstore-pki`, `restore it --all`\n"
 	var wrong []string
 	for _, line := range commandLines(app, doc) {

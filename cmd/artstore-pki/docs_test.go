@@ -116,7 +116,7 @@ func TestHintsAreExplained(t *testing.T) {
 }
 
 // hintTexts are the literal texts given to WithHint, constants named hint…, and, of
-// the package hints, its constants and what For returns. They are looked for in the
+// the packages hints and statehints, their constants and what For returns. They are looked for in the
 // command and in the packages below it.
 func hintTexts(t *testing.T) (out []string) {
 	t.Helper()
@@ -132,7 +132,7 @@ func hintTexts(t *testing.T) (out []string) {
 
 func hintsIn(t *testing.T, dir string) (out []string) {
 	t.Helper()
-	all := filepath.Base(dir) == "hints"
+	all := filepath.Base(dir) == "hints" || filepath.Base(dir) == "statehints"
 	inspect(t, dir, func(n ast.Node) {
 		switch n := n.(type) {
 		case *ast.CallExpr:

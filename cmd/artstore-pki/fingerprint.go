@@ -1,13 +1,9 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -28,9 +24,9 @@ func fingerprintCommand(u *ui.UI) *cli.Command {
 			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			root, err := ca.StateDir(c.String(flags.Dir)).ActiveRoot()
+			root, err := activeRoot(c.String(flags.Dir))
 			if err != nil {
-				return hints.StateDir(fmt.Errorf("reading the root: %w", err), c.String(flags.Dir), hints.Doctor)
+				return err
 			}
 			return u.Outf("%s", certs.Fingerprint(root))
 		},

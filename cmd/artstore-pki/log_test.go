@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/setup"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // TestLogVerifyNames runs the command over a record that was changed without the program.
@@ -42,11 +43,11 @@ func TestLogVerifyNames(t *testing.T) {
 	}
 	day := time.Now().Format(time.DateOnly)
 	code, out, errs := call(t, "artstore-pki", "log", "verify", "--dir", dir)
-	if code != exitFindings || !strings.HasPrefix(out, "backdated: issued_at") && !strings.HasPrefix(out, "backdated: own ca ") || !strings.Contains(out, "issued_at was "+day[:4]) {
+	if code != ui.ExitFindings || !strings.HasPrefix(out, "backdated: issued_at") && !strings.HasPrefix(out, "backdated: own ca ") || !strings.Contains(out, "issued_at was "+day[:4]) {
 		t.Errorf("status %d, %q, %q", code, out, errs)
 	}
 	code, out, _ = call(t, "artstore-pki", "log", "verify", "--dir", dir, "-o", "json")
-	if code != exitFindings || !strings.Contains(out, `"fault": "backdated"`) || !strings.Contains(out, `"kind": "own"`) {
+	if code != ui.ExitFindings || !strings.Contains(out, `"fault": "backdated"`) || !strings.Contains(out, `"kind": "own"`) {
 		t.Errorf("status %d, %q", code, out)
 	}
 }

@@ -2,10 +2,11 @@
 // its short-lived certificates fresh, an audit of certificates wherever they are, and a
 // demonstration that all of this works together.
 //
-// This package has the commands, one file for each; a command below another one has a
-// file of its own as well, such as log_show.go. A file has a function that declares the
-// command (initCommand), with flags and help, a function that runs it (runInit), and what
-// this command alone needs. [newApp] lists them all. A command decides nothing about
+// This package has the commands of clients, one file for each; a command below another one
+// has a file of its own as well, such as ingest_status.go. A file has a function that declares
+// the command (issueCommand), with flags and help, a function that runs it (runIssue), and
+// what this command alone needs. [clientCommands] lists them. A command of the authority has
+// such a file in the package cacmd, and only commands_authority.go knows that package. A command decides nothing about
 // certificates: it reads the command line, calls the package that decides (ca, rotation,
 // ingestclient, audit), and prints what that package returns.
 //
@@ -14,11 +15,11 @@
 //   - ui: streams, tables, logs, exit statuses, and the rules of output.
 //   - flags, values, output: the flags that commands share, and the kinds of their values.
 //   - help: the pages of help, the order of options and arguments, completion in shells.
-//   - hints: the advice below an error, chosen by the kind of the error.
+//   - hints, statehints: the advice below an error, chosen by the kind of the error.
 //   - credentials, identity, records: what a command shows to a server, the rotating
 //     identity of a service, the record of an authority.
-//   - serving, uploads, loadgen: what services and clients run on.
-//   - demo, devcerts: two commands that are programs of their own.
+//   - serving, caserver, uploads, loadgen: what services and clients run on.
+//   - cacmd, dev: the commands of the authority, and those for developers.
 //
 // A command returns an error, and [ui.UI.Finish] alone makes the exit status of it. No
 // error is 0, a [ui.UsageError] is 2, what [ui.Refused] returns is 3, the end of the context
@@ -50,13 +51,13 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/operate"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
 )
@@ -118,45 +119,32 @@ func newApp(u *ui.UI) *cli.App {
 		CustomAppHelpTemplate:     help.App,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run maps errors to statuses
 		OnUsageError:              help.OnUsageError,
-		Commands: []*cli.Command{
-			demoCommand(u),
-			initCommand(u),
-			serveCommand(u),
-			tokenCommand(u),
-			fingerprintCommand(u),
-			issueCommand(u),
-			renewCommand(u),
-			revokeCommand(u),
-			listCommand(u),
-			showCommand(u),
-			operate.Root(u),
-			operate.Intermediate(u),
-			operate.Renewal(u),
-			migrateCommand(u),
-			backupCommand(u),
-			restoreCommand(u),
-			doctorCommand(u),
-			passwordCommand(u),
-			enrolmentKeyCommand(u),
-			pruneCommand(u),
-			logCommand(u),
-			acmeCommand(u),
-			recordCommand(u),
-			auditCommand(u),
-			inspectCommand(u),
-			uploadCommand(u),
-			accessTokenCommand(u),
-			configCommand(u),
-			ingestCommand(u),
-			healthCommand(),
-			devCommand(u),
+		Commands: slices.Concat(authorityCommands(u), clientCommands(u), []*cli.Command{
 			complete.Scripts(u),
 			complete.Callee(u),
-		},
+		}),
 	}
 	app.Action = help.NoCommand
 	for _, c := range app.Commands {
 		help.Finish(c)
 	}
 	return app
+}
+
+// clientCommands returns the commands that need nothing of the authority, in the order of the
+// page that --help prints.
+func clientCommands(u *ui.UI) []*cli.Command {
+	return []*cli.Command{
+		tokenCommand(u),
+		fingerprintCommand(u),
+		issueCommand(u),
+		renewCommand(u),
+		auditCommand(u),
+		inspectCommand(u),
+		uploadCommand(u),
+		accessTokenCommand(u),
+		configCommand(u),
+		ingestCommand(u),
+		healthCommand(),
+	}
 }

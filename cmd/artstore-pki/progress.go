@@ -9,16 +9,8 @@ import (
 	"github.com/mattn/go-runewidth"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
-)
-
-const (
-	// progressAfter is how long a command runs before its line appears, so that a short one
-	// shows no line at all, and progressEvery is the time between two updates of it.
-	progressAfter = 500 * time.Millisecond
-	progressEvery = 200 * time.Millisecond
-	// eraseLine goes to the first column and erases to the end of the line (ECMA-48, EL).
-	eraseLine = "\r\x1b[K"
 )
 
 // progress is a renderer that passes rows on to another one, and meanwhile keeps one line on
@@ -52,26 +44,26 @@ func newProgress(next audit.Renderer, to io.Writer, width int) *progress {
 // ignored: the report matters, and it goes elsewhere.
 func (p *progress) show() {
 	defer close(p.ended)
-	wait := time.NewTimer(progressAfter)
+	wait := time.NewTimer(ui.ProgressAfter)
 	defer wait.Stop()
 	began, shown := time.Now(), false
 	for {
 		select {
 		case <-p.done:
 			if shown {
-				_, _ = io.WriteString(p.to, eraseLine)
+				_, _ = io.WriteString(p.to, ui.EraseLine)
 			}
 			return
 		case <-wait.C:
 		}
 		shown = true
-		_, _ = io.WriteString(p.to, eraseLine+p.line(time.Since(began)))
-		wait.Reset(progressEvery)
+		_, _ = io.WriteString(p.to, ui.EraseLine+p.line(time.Since(began)))
+		wait.Reset(ui.ProgressEvery)
 	}
 }
 
 // line returns the text of the line; since is how long the audit has been running. The text is
-// one column shorter than the terminal is wide: a full line would wrap, and eraseLine erases one
+// one column shorter than the terminal is wide: a full line would wrap, and ui.EraseLine erases one
 // line only. The last place is a file name or an address, and is cleaned of control characters.
 func (p *progress) line(since time.Duration) string {
 	p.mu.Lock()

@@ -127,7 +127,7 @@ func TestProgressOnTerminal(t *testing.T) { // not beside others: urfave/cli sha
 	args := []string{"audit", ln.Addr().String(), "--timeout", "1s"}
 	var out bytes.Buffer
 	shown := onTerminal(t, &out, nil, args...)
-	if !strings.Contains(shown, "\r\x1b[K0 looked at in 1s") || !strings.HasSuffix(shown, eraseLine) {
+	if !strings.Contains(shown, "\r\x1b[K0 looked at in 1s") || !strings.HasSuffix(shown, ui.EraseLine) {
 		t.Errorf("shown: %q", shown)
 	}
 	if strings.Contains(out.String(), "\x1b") || !strings.Contains(out.String(), "no answer within 1s") {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
@@ -78,28 +77,6 @@ func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	return mintToken(u, c, service, names)
-}
-
-// hintProfiles is the advice when the service or a name is refused.
-const hintProfiles = "services and their names are the profiles in pki.yaml of --dir"
-
-// mintToken returns a token that is signed here, with the enrolment key of the state
-// directory. The authority need not run. StateDir.NewToken refuses what the authority would
-// refuse later, by the same rule. Nothing is written: the authority learns of the token
-// when somebody uses it.
-func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
-	pw, err := flags.Password(u, c)
-	if err != nil {
-		return secret.String{}, err
-	}
-	token, err := ca.StateDir(c.String(flags.Dir)).NewToken(c.Context, ca.TokenOptions{
-		Password: pw, Service: service, Names: names,
-		Lifetime: values.DurationOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
-	})
-	if err != nil {
-		return token, hints.StateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flags.Dir), hintProfiles)
-	}
-	return token, nil
 }
 
 // askToken returns a token of a running authority, which it asks over mutual TLS with the

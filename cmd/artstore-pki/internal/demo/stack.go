@@ -15,6 +15,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/setup"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/caserver"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/httpserver"
@@ -143,7 +144,7 @@ func (w *stack) startCA(start, run context.Context) error {
 	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA)}); err != nil {
 		return err
 	}
-	server, err := serving.StartAuthority(start, w.authority, w.logger(nameCA), nil)
+	server, err := caserver.StartAuthority(start, w.authority, w.logger(nameCA), nil)
 	if err != nil {
 		return err
 	}

@@ -17,9 +17,10 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/caserver"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/rotation"
@@ -36,7 +37,7 @@ type issuer struct {
 	dir       string
 	password  secret.String
 	authority *ca.Authority
-	server    *serving.Authority
+	server    *caserver.Authority
 	url       string
 	logger    *slog.Logger
 	stop      context.CancelFunc
@@ -55,7 +56,7 @@ func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("starting the authority in %s: %w", i.dir, err)
-			hinted := hints.Loss(err, i.dir)
+			hinted := statehints.Loss(err, i.dir)
 			if hinted == nil {
 				hinted = ui.WithHint(err, "if its keys have a password of their own, --%s names the file", flags.PasswordFile)
 			}
@@ -65,7 +66,7 @@ func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
 	if i.authority, err = ca.Open(ctx, ca.Options{Dir: i.dir, Password: i.password, Logger: i.logger}); err != nil {
 		return nil, err
 	}
-	if i.server, err = serving.StartAuthority(ctx, i.authority, i.logger, nil); err != nil {
+	if i.server, err = caserver.StartAuthority(ctx, i.authority, i.logger, nil); err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig

@@ -1,6 +1,6 @@
 // Package hints has the advice that is printed below an error: what the operator can do about it.
-// The packages of this module say what failed and where. Only this package and the commands know
-// which command of this program helps.
+// The packages of this module say what failed and where. Only this package, statehints and the
+// commands know which command of this program helps. What is here needs nothing of the authority.
 //
 // Invariants:
 //
@@ -17,15 +17,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/policy"
-	"github.com/artstore/artstore-pki/ca/setup"
-	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -75,70 +69,6 @@ func For(err error) string {
 		return "does the peer accept this certificate? same trust bundle, and a name of it on the server's --allow list"
 	}
 	return ""
-}
-
-// KeyStore is the advice for the URI of a key that this program cannot open.
-const KeyStore = "build the program with the tag that the error names; pkcs11 needs cgo and the module of the token"
-
-// Doctor is the advice for a state directory that is damaged somewhere.
-const Doctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
-
-// StateDir adds what to do when something in a state directory could not be
-// used. The kind of the error decides, because advice about another cause costs the operator
-// more time than no advice. otherwise is the advice for all other kinds.
-func StateDir(err error, dir, otherwise string) error {
-	if hinted := Loss(err, dir); hinted != nil {
-		return hinted
-	}
-	_, missing := os.Stat(filepath.Join(dir, "pki.yaml"))
-	_, config := policy.Load(dir)
-	_, trust := ca.StateDir(dir).ActiveRoot()
-	switch {
-	case err == nil, errors.As(err, new(*net.OpError)), ui.HasHint(err):
-		return err // a database that does not answer, or advice is there already
-	case errors.Is(err, ca.ErrWrongPassword), errors.Is(err, ca.ErrNoPassword):
-		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flags.PasswordFile, flags.EnvPassword)
-	case errors.Is(err, os.ErrPermission):
-		return err
-	case errors.Is(config, setup.ErrWaiting):
-		return ui.WithHint(err, "have the request signed by the root, then: artstore-pki init --dir %s --intermediate-cert CHAIN", dir)
-	case setup.Unfinished(dir):
-		return Unfinished(err, dir)
-	case errors.Is(err, setup.ErrNotBuilt):
-		return ui.WithHint(err, KeyStore)
-	case errors.Is(missing, os.ErrNotExist):
-		return ui.WithHint(err, "make it with: artstore-pki init --dir %s", dir)
-	case config != nil:
-		return ui.WithHint(err, "nothing was changed; artstore-pki init --dir NEW makes a commented pki.yaml to compare with")
-	case trust != nil:
-		return ui.WithHint(err, Doctor)
-	}
-	return ui.WithHint(err, "%s", otherwise)
-}
-
-// Unfinished returns err with the advice to remove dir, if dir is a state directory that an init
-// or a restore has begun and that was never in use. Any other directory gets no advice here,
-// because it must not be removed.
-func Unfinished(err error, dir string) error {
-	if _, config := policy.Load(dir); errors.Is(config, setup.ErrWaiting) {
-		return StateDir(err, dir, "")
-	}
-	if !setup.Unfinished(dir) {
-		return err
-	}
-	return ui.WithHint(err, "%s has no pki.yaml, so no authority has run there; if an init or restore that was killed left it, remove it and run the command again", dir)
-}
-
-// Loss returns err with advice if it says that the record in dir is not the one that the
-// authority has left (ca.RecordError). For any other error it returns nil.
-func Loss(err error, dir string) error {
-	if _, lost := errors.AsType[*ca.RecordError](err); !lost {
-		return nil
-	}
-	if errors.Is(err, translog.ErrForeign) {
-		return ui.WithHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
-	}
-	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
 }
 
 // Refused returns err with advice if a running authority has refused a request. forbidden is the

@@ -6,11 +6,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -45,33 +42,17 @@ func TestFor(t *testing.T) {
 
 // Advice changes neither the text of an error nor what it matches.
 func TestErrorsStayTheSame(t *testing.T) {
-	dir := t.TempDir() // has parts of an authority and no pki.yaml
-	if err := os.MkdirAll(filepath.Join(dir, "secrets"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	refused := fmt.Errorf("asking: %w", &enroll.Error{Status: http.StatusForbidden})
-	lost := fmt.Errorf("opening: %w", &ca.RecordError{Err: translog.ErrForeign})
 	plain := errors.New("plain")
 	for name, c := range map[string]struct {
 		err, got error
 		hint     bool
 	}{
-		"refused":        {refused, hints.Refused(refused, "ask the operator"), true},
-		"not refused":    {plain, hints.Refused(plain, "ask the operator"), false},
-		"lost":           {lost, hints.Loss(lost, dir), true},
-		"state":          {plain, hints.StateDir(plain, t.TempDir(), "otherwise"), true},
-		"lost state":     {lost, hints.StateDir(lost, dir, "otherwise"), true},
-		"unfinished":     {plain, hints.Unfinished(plain, dir), true},
-		"not unfinished": {plain, hints.Unfinished(plain, t.TempDir()), false},
+		"refused":     {refused, hints.Refused(refused, "ask the operator"), true},
+		"not refused": {plain, hints.Refused(plain, "ask the operator"), false},
 	} {
 		if !errors.Is(c.got, c.err) || c.got.Error() != c.err.Error() || ui.HasHint(c.got) != c.hint {
 			t.Errorf("%s: %v, with advice: %t", name, c.got, ui.HasHint(c.got))
 		}
-	}
-	if err := hints.Loss(plain, dir); err != nil {
-		t.Errorf("an error of another kind is a loss: %v", err)
-	}
-	if err := hints.StateDir(nil, dir, "otherwise"); err != nil {
-		t.Errorf("no error: %v", err)
 	}
 }

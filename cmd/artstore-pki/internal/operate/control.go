@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -76,7 +77,7 @@ func open(u *ui.UI, c *cli.Context) (control, error) {
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {
-		return nil, hints.StateDir(fmt.Errorf("opening the authority in %s: %w", opt.Dir, err), opt.Dir, hints.Doctor)
+		return nil, statehints.StateDir(fmt.Errorf("opening the authority in %s: %w", opt.Dir, err), opt.Dir, statehints.Doctor)
 	}
 	return &local{u, authority}, nil
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/pages"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -25,7 +26,7 @@ func Open(ctx context.Context, dir, flag string) (*ca.Record, error) {
 	if err != nil {
 		err = fmt.Errorf("opening the record in %s: %w", dir, err)
 		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {
-			return nil, hints.StateDir(err, dir, hints.Doctor)
+			return nil, statehints.StateDir(err, dir, statehints.Doctor)
 		}
 		return nil, ui.WithHint(err, "--%s names the state directory of the authority", flag)
 	}
@@ -45,36 +46,11 @@ func Local(ctx context.Context, dir, flag string, now time.Time) (source audit.S
 		release()
 		return nil, nil, err
 	}
-	return audit.Record{Name: dir, Now: now, List: All(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
-}
-
-// Pages reads the page behind a cursor, "" for the first.
-type Pages func(ctx context.Context, cursor string) (page []audit.Recorded, next string, err error)
-
-// All returns all certificates behind read, page after page, in the form that
-// [audit.Record] wants: it ends early when yield returns false.
-func All(read Pages) func(context.Context, func(audit.Recorded) bool) error {
-	return func(ctx context.Context, yield func(audit.Recorded) bool) error {
-		for cursor := ""; ; {
-			page, next, err := read(ctx, cursor)
-			if err != nil {
-				return err
-			}
-			for _, c := range page {
-				if !yield(c) {
-					return nil
-				}
-			}
-			if next == "" {
-				return nil
-			}
-			cursor = next
-		}
-	}
+	return audit.Record{Name: dir, Now: now, List: pages.All(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
 }
 
 // storePages reads the pages of a database that is open here.
-func storePages(r *ca.Record) Pages {
+func storePages(r *ca.Record) pages.Read {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, next, err := r.List(ctx, record.Query{Limit: record.MaxPage, Cursor: cursor})
 		for _, c := range page {

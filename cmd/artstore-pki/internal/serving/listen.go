@@ -1,6 +1,5 @@
 // Package serving has what commands need to serve: listeners at addresses that
-// flags name, the announcement that a service answers, its metrics, and the
-// authority behind its own certificate.
+// flags name, the announcement that a service answers, and its metrics.
 //
 // Invariants:
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -15,6 +16,13 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/prom"
+)
+
+// requestTimeout bounds the reading of one request, which has no body, and answerTimeout a request
+// with its answer.
+const (
+	requestTimeout = 30 * time.Second
+	answerTimeout  = 40 * time.Second
 )
 
 // MetricsName is the flag for the address of the metrics.

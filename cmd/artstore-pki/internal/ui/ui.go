@@ -37,6 +37,7 @@ const (
 	ExitFailure     = 1
 	ExitUsage       = 2
 	ExitRefused     = 3   // a rule forbids it, and nothing was changed
+	ExitFindings    = 3   // all was looked at, and something is wrong: audit, inspect, doctor, log verify
 	ExitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 

@@ -1,4 +1,6 @@
-package main
+// Package dev has the commands for developers and for a first look: the demo, the reference
+// services, and certificates and authorities for tests. They need the packages of the authority.
+package dev
 
 import (
 	"context"
@@ -24,9 +26,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// devCommand declares dev with its five commands. What is below it is for development and
+// Command declares dev with its five commands. What is below it is for development and
 // tests: reference services and certificates that need no operator.
-func devCommand(u *ui.UI) *cli.Command {
+func Command(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
 		Usage: "certificates and reference services for development: not for production",

@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"context"
@@ -14,9 +14,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/caserver"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -40,7 +41,7 @@ the old state stays. SIGTERM lets requests in flight finish.`,
 			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
 			serving.MetricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
-			&cli.StringFlag{Name: serving.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
+			&cli.StringFlag{Name: caserver.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
 		),
 		Action: u.Action(runServe),
 	}
@@ -83,7 +84,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := serving.StartAuthority(c.Context, authority, logger, registry)
+	server, err := caserver.StartAuthority(c.Context, authority, logger, registry)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -122,7 +123,7 @@ func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prome
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {
-		err = hints.StateDir(fmt.Errorf("opening the authority in %s: %w", dir, err), dir, hints.Doctor)
+		err = statehints.StateDir(fmt.Errorf("opening the authority in %s: %w", dir, err), dir, statehints.Doctor)
 	}
 	return authority, err
 }

@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"net/http"
@@ -62,7 +62,7 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 		case doctor.Error:
 			return ui.ExitStatus(ui.ExitFailure)
 		case doctor.Warning:
-			status = exitFindings
+			status = ui.ExitFindings
 		}
 	}
 	if status != ui.ExitOK {

@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"bufio"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -96,8 +96,8 @@ func runBackup(u *ui.UI, c *cli.Context) error {
 		return ui.WithHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
 	case errors.Is(err, os.ErrExist):
 		return ui.WithHint(err, "nothing was replaced; choose another FILE")
-	case hints.Loss(err, opt.Dir) != nil:
-		return hints.Loss(err, opt.Dir)
+	case statehints.Loss(err, opt.Dir) != nil:
+		return statehints.Loss(err, opt.Dir)
 	case err != nil:
 		return err
 	}
@@ -205,7 +205,7 @@ func runRestore(u *ui.UI, c *cli.Context) error {
 	res, err := backup.Restore(c.Context, in, dir)
 	if err != nil {
 		if errors.Is(err, durable.ErrNotEmpty) {
-			err = hints.Unfinished(err, dir)
+			err = statehints.Unfinished(err, dir)
 		}
 		return err
 	}

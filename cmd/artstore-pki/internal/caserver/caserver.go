@@ -1,4 +1,9 @@
-package serving
+// Package caserver serves an authority behind its own rotating certificate: it joins ca and
+// rotation, which do not import each other.
+//
+// Invariant: a part that fails ends the others, because an authority must not issue what its log
+// does not get (TestScript/log).
+package caserver
 
 import (
 	"context"
@@ -13,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -120,7 +126,7 @@ func (s *Authority) ServeCRL(ctx context.Context, c *cli.Context, group *errgrou
 	if addr == "" {
 		return nil
 	}
-	ln, err := Listen(c, CRLListen, addr)
+	ln, err := serving.Listen(c, CRLListen, addr)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package dev
 
 import (
 	"errors"
@@ -24,8 +24,8 @@ const (
 	minLeafLifetime = 10 * time.Second
 )
 
-// demoCommand declares demo.
-func demoCommand(u *ui.UI) *cli.Command {
+// Demo declares demo.
+func Demo(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "watch it work: authority, Admin Module, Storage Element and ingester on this machine",

@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -65,7 +65,7 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	case errors.Is(err, ca.ErrOtherLoss):
 		return ui.WithHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
 	case err != nil:
-		if hinted := hints.Loss(err, dir); hinted != nil {
+		if hinted := statehints.Loss(err, dir); hinted != nil {
 			return hinted
 		}
 		return err
@@ -87,7 +87,7 @@ func showLoss(ctx context.Context, dir string) error {
 	case loss == nil:
 		return ca.ErrNothingLost
 	case errors.Is(loss.Reason, translog.ErrForeign):
-		return hints.Loss(loss.Reason, dir)
+		return statehints.Loss(loss.Reason, dir)
 	case loss.Known.Size == 0:
 		err = fmt.Errorf("%w; the marker knows of no entries", loss.Reason)
 	default:

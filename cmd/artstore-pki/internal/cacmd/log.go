@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -150,23 +150,23 @@ func readHead(path string) ([]byte, error) {
 // erases the line at the end. Errors of a record that is lost carry advice.
 func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (translog.Report, error) {
 	width, ok := u.Terminal(u.Err)
-	next, shown := time.Now().Add(progressAfter), false
+	next, shown := time.Now().Add(ui.ProgressAfter), false
 	if ok {
 		opt.Progress = func(done, total int64) {
 			if now := time.Now(); now.After(next) {
-				next, shown = now.Add(progressEvery), true
+				next, shown = now.Add(ui.ProgressEvery), true
 				line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
-				_, _ = io.WriteString(u.Err, eraseLine+line) // a terminal that is gone must not end the verification
+				_, _ = io.WriteString(u.Err, ui.EraseLine+line) // a terminal that is gone must not end the verification
 			}
 		}
 	}
 	report, err := ca.StateDir(dir).VerifyLog(ctx, opt)
 	if shown {
-		_, _ = io.WriteString(u.Err, eraseLine)
+		_, _ = io.WriteString(u.Err, ui.EraseLine)
 	}
 	if err != nil {
 		err = fmt.Errorf("opening the record in %s: %w", dir, err)
-		if hinted := hints.Loss(err, dir); hinted != nil {
+		if hinted := statehints.Loss(err, dir); hinted != nil {
 			return report, hinted
 		}
 	}
@@ -195,7 +195,7 @@ func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error 
 	u.Infof("log: %d entries, head of %s; %d made again from their rows, %d pruned, %d waiting; %d kept heads compared; %d findings",
 		r.Size, headTime(r.Head), r.Checked, r.Pruned, r.Pending, kept, bad)
 	if bad > 0 {
-		return ui.ExitStatus(exitFindings)
+		return ui.ExitStatus(ui.ExitFindings)
 	}
 	return nil
 }

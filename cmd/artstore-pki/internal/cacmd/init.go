@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"crypto/x509"
@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -232,13 +232,13 @@ func hintInit(err error, dir string) error {
 	case errors.Is(err, setup.ErrPassword):
 		return ui.WithHint(err, "without --%s and $%s a password is generated", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, setup.ErrNotBuilt):
-		return ui.WithHint(err, hints.KeyStore)
+		return ui.WithHint(err, statehints.KeyStore)
 	case errors.Is(err, setup.ErrNoRequest):
 		return ui.WithHint(err, "--intermediate-cert without --intermediate-key answers the request of --intermediate-csr")
 	case errors.Is(err, ca.ErrNoPassword):
 		return ui.WithHint(err, "the password of imported keys is read from --import-password-file")
 	case errors.Is(err, durable.ErrNotEmpty):
-		return hints.Unfinished(err, dir)
+		return statehints.Unfinished(err, dir)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package main
+package cacmd
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/statehints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -137,9 +137,9 @@ func hintKeyChange(err error, dir string) error {
 	case errors.Is(err, keychange.ErrProvisioner), errors.Is(err, keychange.ErrKeep):
 		return ui.UsageErrorf("%w", err)
 	case errors.Is(err, ca.ErrWrongPassword), errors.Is(err, ca.ErrNoPassword):
-		return ui.Refused(hints.StateDir(err, dir, ""))
+		return ui.Refused(statehints.StateDir(err, dir, ""))
 	}
-	return hints.StateDir(err, dir, hints.Doctor)
+	return statehints.StateDir(err, dir, statehints.Doctor)
 }
 
 // orEmpty returns a list that is [] in JSON, also if it is nil.
