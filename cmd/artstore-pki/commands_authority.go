@@ -1,3 +1,5 @@
+//go:build !agent
+
 package main
 
 import (
@@ -14,6 +16,16 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/secret"
+)
+
+// This file is what the whole program has and the build without the authority has not.
+// commands_agent.go has the same functions for that build.
+
+// buildName follows the version, and buildNote ends the page that --help of the program prints:
+// nothing is left out.
+const (
+	buildName = ""
+	buildNote = ""
 )
 
 // authorityCommands returns the commands of the authority, and those that start one.

@@ -6,7 +6,8 @@
 // has a file of its own as well, such as ingest_status.go. A file has a function that declares
 // the command (issueCommand), with flags and help, a function that runs it (runIssue), and
 // what this command alone needs. [clientCommands] lists them. A command of the authority has
-// such a file in the package cacmd, and only commands_authority.go knows that package. A command decides nothing about
+// such a file in the package cacmd, and only commands_authority.go knows that package: with
+// -tags agent it is left out, and commands_agent.go has its place. A command decides nothing about
 // certificates: it reads the command line, calls the package that decides (ca, rotation,
 // ingestclient, audit), and prints what that package returns.
 //
@@ -38,6 +39,8 @@
 //     reads a report (TestHostileSinks).
 //   - docs/troubleshooting.md has each hint (TestHintsAreExplained), and each command line
 //     in a hint or in a document is one of this program (TestDocsNameRealCommands).
+//   - The build without the authority links none of its packages, says which commands it
+//     leaves out, and is below 25 MB (TestBuildWithoutAuthority).
 //   - Commands that serve or upload take --log-level and --log-format
 //     (TestLongCommandsHaveLogFlags).
 //   - An init that was killed leaves a whole authority, or a directory in which the next
@@ -110,13 +113,13 @@ func newApp(u *ui.UI) *cli.App {
 	app := &cli.App{
 		Name:                      "artstore-pki",
 		Usage:                     "internal PKI that keeps working while everything under it rotates",
-		Version:                   help.Version(),
+		Version:                   help.Version() + buildName,
 		Writer:                    u.Out,
 		ErrWriter:                 u.Err,
 		Suggest:                   true,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // paths and names may hold commas
-		CustomAppHelpTemplate:     help.App,
+		CustomAppHelpTemplate:     help.App + buildNote,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run maps errors to statuses
 		OnUsageError:              help.OnUsageError,
 		Commands: slices.Concat(authorityCommands(u), clientCommands(u), []*cli.Command{
@@ -132,7 +135,7 @@ func newApp(u *ui.UI) *cli.App {
 }
 
 // clientCommands returns the commands that need nothing of the authority, in the order of the
-// page that --help prints.
+// page that --help prints. Both builds have them.
 func clientCommands(u *ui.UI) []*cli.Command {
 	return []*cli.Command{
 		tokenCommand(u),

@@ -1,10 +1,12 @@
 // Package cacmd has the commands that make, run and look after an authority. They need the
 // packages of the authority and all that comes with those, so they are beside the commands of
-// clients.
+// clients, and a build without them is small (docs/design/0038-a-build-without-the-authority.md).
 //
 // Each file has a command: a function that declares it, one that runs it, and what it alone
 // needs. [Commands] lists them. [MintToken] and [ActiveRoot] are what a command of clients does
 // beside a state directory.
+//
+// Invariant: nothing in the build without the authority imports this package (TestBuildWithoutAuthority).
 package cacmd
 
 import (
