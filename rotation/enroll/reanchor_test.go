@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -193,4 +194,45 @@ func TestIssueAnew(t *testing.T) {
 	if cfg, err := enroll.ReadConfig(dir); err != nil || cfg.URL != urlB {
 		t.Errorf("%+v, %v", cfg, err)
 	}
+}
+
+// TestBundleOvertakesARenewal expects that a renewal is not taken for one at another authority if
+// its connection began before a new root was known here, and ended after the authority has a
+// certificate of that root. It is repeated at once with the new bundle.
+func TestBundleOvertakesARenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24*time.Hour)
+		h := w.hold()
+		var slow atomic.Bool
+		connecting, arrived := make(chan struct{}), make(chan struct{})
+		w.cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if slow.CompareAndSwap(true, false) {
+				close(connecting)
+				<-arrived
+			}
+			return w.net.DialContext(ctx, network, addr)
+		}
+		stop := w.watch(w.source())
+		time.Sleep(10 * time.Minute)
+		slow.Store(true)
+		h.changed(func() { h.order, h.ordered = &stepapi.WatchRenewal{ID: 1}, time.Now().Add(time.Second) })
+		<-connecting
+		root := w.ca.addRoot(t)
+		h.changed(nil)
+		time.Sleep(2 * time.Second)
+		if !slices.ContainsFunc(w.last().Roots, root.Equal) {
+			t.Fatal("the new root is not in effect")
+		}
+		w.ca.activate(t)
+		close(arrived)
+		time.Sleep(time.Second)
+		if n := len(w.leaves()); n != 2 {
+			t.Errorf("%d certificates, want a renewed one", n)
+		}
+		if said := w.log.String(); strings.Contains(said, enroll.ErrOtherAuthority.Error()) || strings.Contains(said, "level=ERROR") {
+			t.Errorf("the log:\n%s", said)
+		}
+		stop()
+		w.check()
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // run renews and refreshes until ctx ends, and then waits for the tasks that are running.
@@ -31,13 +33,19 @@ func (a *agent) run(ctx context.Context) error {
 			return ctx.Err()
 		case r := <-a.leaf.done:
 			a.leaf.running = false
-			a.onRenewed(ctx, r)
+			if !a.overtaken(&a.leaf.dueTime, r.err) {
+				a.onRenewed(ctx, r)
+			}
 		case r := <-a.trust.done:
 			a.trust.running = false
-			a.onFetched(ctx, r)
+			if !a.overtaken(&a.trust.dueTime, r.err) {
+				a.onFetched(ctx, r)
+			}
 		case r := <-a.lists.done:
 			a.lists.running = false
-			a.onListed(ctx, r)
+			if !a.overtaken(&a.lists.dueTime, r.err) {
+				a.onListed(ctx, r)
+			}
 		case r := <-a.watch.done:
 			a.watch.running, a.watch.held = false, nil
 			a.onWatched(ctx, r)
@@ -55,18 +63,34 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) begin(ctx context.Context, now time.Time) {
 	cur, tag := a.cur, a.tag
 	if a.leaf.due(now) {
+		a.leaf.roots = cur.roots
 		a.leaf.start(func() (*identity, error) { return a.replace(ctx, cur) })
 	}
 	if a.trust.due(now) {
+		a.trust.roots = cur.roots
 		a.trust.start(func() ([]*x509.Certificate, error) {
 			a.storeHead(ctx, cur) // in this task, because a renewal must not wait for it
 			return a.bundle(ctx, cur.roots)
 		})
 	}
 	if a.lists.due(now) {
+		a.lists.roots = cur.roots
 		a.lists.start(func() (fetchedLists, error) { return a.fetchLists(ctx, cur.roots, tag) })
 	}
 	a.beginWatch(ctx, now)
+}
+
+// overtaken reports whether a task has refused the server by a bundle that is not in effect any
+// more, and then starts it anew at once. A connection that takes a second, because a packet was
+// lost, may begin with the bundle from before a new root and end at a server that already has a
+// certificate of it. That is no other authority, and no reason to wait.
+func (a *agent) overtaken(t *dueTime, err error) bool {
+	if !unverified(err) || stepapi.TrustDigest(t.roots) == stepapi.TrustDigest(a.cur.roots) {
+		return false
+	}
+	now := a.wallNow()
+	t.schedule(now, now)
+	return true
 }
 
 // sleep returns the time until a task is due, or the tick if that is shorter: a timer does
@@ -234,6 +258,7 @@ type dueTime struct {
 	failures int       // in a row
 	err      error     // of the last failure, nil after a success
 	running  bool
+	roots    []*x509.Certificate // the bundle by which the task that is running, or was last, judges the server
 }
 
 func (t *dueTime) schedule(now, at time.Time) { t.set, t.at = now, at }
