@@ -6,9 +6,10 @@
 #
 #   scripts/interop-acme.sh [ARTSTORE_PKI_BINARY]
 #
-# ARTSTORE_PKI, DNSD, LEGO5 and STEP name the binaries (default: build the first
-# three, find the last in PATH); certbot, lego and Caddy are those of the distribution, and
-# LEGO5 is the library of lego v5 in e2e/lego. Ports are
+# ARTSTORE_PKI, DNSD, LEGO5, CERTBOT5 and STEP name the binaries (default: build the first
+# three, unpack the fourth, find the last in PATH); certbot, lego and Caddy are those of the
+# distribution, LEGO5 is the library of lego v5 in e2e/lego, and CERTBOT5 the certbot of
+# scripts/debian-certbot.sh, which obeys renewal information. Ports are
 # free ones, names are those of a DNS server of the script's own, and no program
 # reads configuration from outside a temporary directory.
 set -euo pipefail
@@ -17,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 step=${STEP:-step}
 dnsd=${DNSD:-}
 lego5=${LEGO5:-}
+certbot5=${CERTBOT5:-}
 pki=${1:-${ARTSTORE_PKI:-}}
 # shellcheck source=scripts/checks.sh
 . scripts/checks.sh
@@ -168,6 +170,28 @@ lego5_everything() {
   must "lego v5: another serial" differ <(serial "$work/lego5-ari/first.pem") <(serial "$work/lego5-ari/second.pem")
   must "artstore-pki renewal status" "$pki" renewal status --dir "$work/ca"
   said "the order counts the client of ACME" '1 of 1|no order is open'
+}
+
+# certbot5_renews: of two certificates, neither of which is due, the one is renewed that an order
+# is for. certbot draws a moment of the window, so the second of the order has to be over.
+certbot5_renews() {
+  [ -n "$certbot5" ] || certbot5=$(bash scripts/debian-certbot.sh "$work/certbot5.program")
+  local live=$work/certbot5/live name decimal
+  local certbot=("$certbot5" --non-interactive --config-dir "$work/certbot5" --work-dir "$work/certbot.work" --logs-dir "$work/certbot.logs" --server "$directory")
+  for name in web.example www.web.example; do
+    must "certbot 5: obtain" "${certbot[@]}" certonly --agree-tos --register-unsafely-without-email --standalone --http-01-port "$http" -d "$name"
+    cp "$live/$name/cert.pem" "$work/before.$name.pem"
+  done
+  decimal=$(/usr/bin/python3 -c 'import sys; print(int(sys.argv[1], 16))' "$(serial "$live/web.example/cert.pem")")
+  must "artstore-pki renewal force" "$pki" renewal force --dir "$work/ca" --within 1s --serial "$decimal"
+  sleep 1.5
+  must "certbot 5: renew" "${certbot[@]}" renew --no-random-sleep-on-renew
+  said "certbot 5: nothing is due without an order" 'www.web.example/fullchain.pem expires on .*skipped'
+  must "certbot 5: renews when an order has moved its window (ARI)" differ "$work/before.web.example.pem" "$live/web.example/cert.pem"
+  must "certbot 5: openssl verifies" verified "$live/web.example/fullchain.pem"
+  must "certbot 5: and not without an order" cmp "$work/before.www.web.example.pem" "$live/www.web.example/cert.pem"
+  cp "$work/certbot.logs/letsencrypt.log" "$work/out"
+  said "certbot 5: it has asked for the renewal information" 'GET .*/renewal-info/'
 }
 
 # logged TEXT PATTERN SECONDS: Caddy retries for ever, so its log is where it says so.
@@ -334,6 +358,7 @@ start_ca
 with_certbot
 lego_everything
 lego5_everything
+certbot5_renews
 with_caddy
 with_step
 step_refusals
