@@ -39,8 +39,8 @@ type Socket struct {
 	// Everyone lets each user connect: the mode is 0666, whatever Group is. It is for servers
 	// that ask the kernel who has connected (see [PeerOf]).
 	Everyone bool
-	// Guarded refuses a path that another user than this one and root can replace, because
-	// clients believe what the server at this path says.
+	// Guarded refuses a path at which another user than this one and root can make or replace a
+	// socket, because clients believe what the server at this path says.
 	Guarded bool
 }
 
@@ -63,8 +63,10 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 	case len(path) > maxPath:
 		return nil, fmt.Errorf("the path has %d bytes, and a socket's can have %d", len(path), maxPath)
 	}
-	if found := fileperm.Parents(path); s.Guarded && len(found) > 0 {
-		return nil, errors.New(found[0])
+	if s.Guarded {
+		if err := guarded(path); err != nil {
+			return nil, err
+		}
 	}
 	lock, err := takeLock(path + lockSuffix)
 	if err != nil {
@@ -90,6 +92,15 @@ func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
 		return nil, err
 	}
 	return l, s.open(path)
+}
+
+// guarded returns who else can make or replace a file at the path, as an error. The sticky bit is
+// not enough for its directory: while no server runs, each user could make a socket there.
+func guarded(path string) error {
+	if found := append(fileperm.File(filepath.Dir(path), 0o755), fileperm.Parents(path)...); len(found) > 0 {
+		return errors.New(found[0])
+	}
+	return nil
 }
 
 // open gives the socket its owner and mode, the group before the permission.

@@ -48,19 +48,23 @@ func TestPeerOfWhatIsNoUnixSocket(t *testing.T) {
 	}
 }
 
-// A guarded path is refused if another user can put a socket of his own there.
+// A guarded path is refused if another user can put a socket of his own there, or replace a
+// directory above it. The directory above that of the path may have the sticky bit: nobody can
+// rename there what belongs to others.
 func TestGuarded(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode fs.FileMode
 		want string
 	}{
 		"closed":              {0o755, ""},
-		"with the sticky bit": {0o777 | fs.ModeSticky, ""},
-		"open to the group":   {0o775, "others can replace what is below"},
-		"open to all":         {0o777, "others can replace what is below"},
+		"with the sticky bit": {0o777 | fs.ModeSticky, "has mode 0777, want 0755"}, // each user can be the first there
+		"open to the group":   {0o775, "has mode 0775, want 0755"},
+		"open to all":         {0o777, "has mode 0777, want 0755"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "d")
+			above := t.TempDir()
+			must(t, os.Chmod(above, 0o777|fs.ModeSticky))
+			dir := filepath.Join(above, "d")
 			must(t, os.Mkdir(dir, 0o700))
 			if os.Geteuid() == 0 {
 				must(t, os.Chown(dir, -1, 12345)) // group 0 has root only
@@ -76,6 +80,11 @@ func TestGuarded(t *testing.T) {
 			}
 			if _, err := os.Lstat(filepath.Join(dir, "s.lock")); !errors.Is(err, fs.ErrNotExist) {
 				t.Error("a lock was made where others can replace it")
+			}
+			must(t, os.Chmod(dir, 0o755))
+			must(t, os.Chmod(above, 0o777))
+			if _, err := listenAs(t, Socket{Path: filepath.Join(dir, "s"), Guarded: true}); err == nil || !strings.Contains(err.Error(), above+" has mode 0777, want 0755: others can replace") {
+				t.Errorf("below a directory of everyone: %v", err)
 			}
 		})
 	}

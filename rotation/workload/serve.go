@@ -34,7 +34,7 @@ const (
 	bufferSize      = 4 << 10          // bytes, for reading and for writing
 	stopTime        = time.Second      // for clients to take note of the end
 	streamsPerUser  = 128
-	refusalTime     = 250 * time.Millisecond // before a call is refused, so that a loop of calls costs little
+	callTime        = 250 * time.Millisecond // the least that a call counts, so that a loop of calls costs little
 	maxRefusalWords = 500                    // runes of the text of a refusal
 )
 
@@ -67,7 +67,8 @@ type Config struct {
 // Socket says where to listen and who may connect.
 type Socket struct {
 	// Path of the socket, 103 bytes at most. The directory must exist, and no other user than
-	// root and this one may be able to replace it or the socket: clients trust what it says.
+	// root and this one may be able to write to it or replace it: clients trust what the socket
+	// says. A directory with the sticky bit, such as /tmp, is refused too.
 	Path string
 	// Group is the id of a group: its members and this user may connect (mode 0660). 0 means
 	// that everyone may connect (mode 0666). In both cases the rules decide who gets something.
