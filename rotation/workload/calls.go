@@ -28,33 +28,53 @@ const methodPrefix = "/SpiffeWorkloadAPI/"
 var servedNames = []string{pb.SpiffeWorkloadAPI_FetchX509SVID_FullMethodName, pb.SpiffeWorkloadAPI_FetchX509Bundles_FullMethodName}
 
 // admit runs before each call, and calls next for those that get something. Nothing of the
-// message has been read yet. Refusals are delayed.
+// message has been read yet.
+//
+// Each call has its place in the limits for callTime at least, whatever the client does: else a
+// loop that opens and cancels calls could keep the server busy.
 func (s *server) admit(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	timer := time.NewTimer(callTime)
+	defer timer.Stop()
+	who, refusal := s.begin(stream.Context(), info.FullMethod)
+	if refusal == nil {
+		defer s.end(who.UID)
+	}
+	defer func() { // before end
+		select {
+		case <-timer.C:
+		case <-s.stopping:
+		}
+	}()
+	if refusal != nil {
+		return refusal
+	}
 	defer panics.Catch(func(p *panics.Error) {
 		if n := s.panics.Pass(time.Now()); n > 0 {
 			s.log.Error("a call has failed by a fault of this program", "times", n, "err", p, "stack", p.Stack)
 		}
 		err = status.Error(codes.Internal, "a fault of the server")
 	})
-	ctx := stream.Context()
+	return next(srv, stream)
+}
+
+// begin returns why a call is refused, or counts it as a stream of its user.
+func (s *server) begin(ctx context.Context, method string) (who caller, refusal error) {
 	who, known := callerOf(ctx)
 	outcome, refusal := Denied, status.Error(codes.PermissionDenied, "the caller is not known")
 	if known {
-		outcome, refusal = judge(ctx, who, info.FullMethod)
+		outcome, refusal = judge(ctx, who, method)
 	}
-	if refusal == nil && !s.begin(who.UID) {
+	if refusal == nil && !s.enter(who.UID) {
 		outcome, refusal = Limited, status.Errorf(codes.ResourceExhausted, "user %d has %d streams open already", who.UID, streamsPerUser)
 	}
-	if refusal != nil {
-		s.observe(outcome)
-		if n := s.refusals.Pass(time.Now()); n > 0 {
-			s.log.Warn("call refused", "uid", who.UID, "gid", who.GID, "pid", who.PID, "times", n, "err", refusal)
-		}
-		s.pause(ctx)
-		return refusal
+	if refusal == nil {
+		return who, nil
 	}
-	defer s.end(who.UID)
-	return next(srv, stream)
+	s.observe(outcome)
+	if n := s.refusals.Pass(time.Now()); n > 0 {
+		s.log.Warn("call refused", "uid", who.UID, "gid", who.GID, "pid", who.PID, "times", n, "err", refusal)
+	}
+	return who, refusal
 }
 
 // judge returns why a call is refused, or nil.
@@ -72,18 +92,8 @@ func judge(ctx context.Context, who caller, method string) (outcome string, refu
 	return "", nil
 }
 
-func (s *server) pause(ctx context.Context) {
-	timer := time.NewTimer(refusalTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	case <-s.stopping:
-	}
-}
-
-// begin counts a stream of a user, or reports that it has too many.
-func (s *server) begin(uid uint32) bool {
+// enter counts a stream of a user, or reports that it has too many.
+func (s *server) enter(uid uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.streams[uid] >= streamsPerUser {
@@ -161,7 +171,6 @@ func (s *server) follow(ctx context.Context, send func([]named) error) error {
 		now, err := s.handOut(who.identities)
 		if err != nil {
 			s.observe(Unavailable)
-			s.pause(ctx)
 			return err
 		}
 		if err := send(now); err != nil {

@@ -30,7 +30,8 @@
 //     (TestWhatIsNotServed).
 //   - Callers of one rule, and callers without any, cannot take connections or streams from those
 //     of another one (TestFloodOfAGroup, TestFloodOfStrangers). One user has a share of them
-//     (TestFloodOfConnections, TestFloodOfStreams).
+//     (TestFloodOfConnections, TestFloodOfStreams), and its calls come at a
+//     bounded rate (TestFloodOfCalls).
 //   - Keys are in messages and nowhere else (TestKeysAreInMessagesOnly).
 //   - Serve ends soon after its context, whatever callers do, and joins everything
 //     (TestStopWithSlowReaders).

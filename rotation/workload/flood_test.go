@@ -12,12 +12,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	pb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 )
 
 // connect opens a connection that says nothing.
@@ -160,6 +163,39 @@ func TestFloodOfStreams(t *testing.T) {
 	}
 }
 
+// A loop that opens and cancels calls gets no further than its places in the limits let it, be
+// the calls good or bad.
+func TestFloodOfCalls(t *testing.T) {
+	t.Parallel()
+	for name, header := range map[string]string{"good": "true", "bad": "false"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.add("storage")
+			var seen atomic.Int64
+			w.onOutcome = func(string) { seen.Add(1) }
+			w.serve(ownRule("storage"))
+			_, c := w.dial()
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), securityHeader, header), patience)
+			defer cancel()
+			began := time.Now()
+			for range 4 * callsPerConn {
+				call, cancel := context.WithCancel(ctx)
+				before := seen.Load()
+				if _, err := c.FetchX509SVID(call, &pb.X509SVIDRequest{}); err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, "a call", func() bool { return seen.Load() > before })
+				cancel()
+			}
+			rounds := int64(time.Since(began)/callTime) + 1
+			if got := seen.Load(); got > callsPerConn*rounds {
+				t.Errorf("%d calls in %d times %s, want %d at most", got, rounds, callTime, callsPerConn*rounds)
+			}
+		})
+	}
+}
+
 // The end does not wait for callers that do not read, or say nothing. The others are told.
 func TestStopWithSlowReaders(t *testing.T) {
 	t.Parallel()
@@ -248,8 +284,10 @@ func TestListen(t *testing.T) {
 		}
 		must(t, ln.Close())
 	}
-	must(t, os.Chmod(dir, 0o777))
-	if _, err := Listen(t.Context(), Socket{Path: path}); err == nil || !strings.Contains(err.Error(), "others can replace") {
-		t.Errorf("in a directory of everyone: %v", err)
+	for _, mode := range []fs.FileMode{0o777, 0o777 | fs.ModeSticky} {
+		must(t, os.Chmod(dir, mode))
+		if _, err := Listen(t.Context(), Socket{Path: path}); err == nil || !strings.Contains(err.Error(), dir+" has mode 0777, want 0755") {
+			t.Errorf("in a directory of everyone with mode %s: %v", mode, err)
+		}
 	}
 }
