@@ -101,6 +101,7 @@ type Authority struct {
 	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry
 	marker           marker
 	sequencingFailed atomic.Bool // the log could not be extended the last time
+	uncopied         atomic.Bool // current.json lags behind the trust of the record
 }
 
 // state is all that a request needs, as one immutable value. Rotation and reload

@@ -663,6 +663,9 @@ func (a *Authority) followTrust(ctx context.Context) error {
 	}
 	if newest.Number == now.Version {
 		if d, err := trust.Open(a.logKey.Verifier(), newest.Document); err == nil && d.Equal(now) {
+			if a.uncopied.Load() {
+				a.copyDocument(ctx, d)
+			}
 			return nil
 		}
 	}
@@ -700,10 +703,22 @@ func (a *Authority) catchUp(ctx context.Context, next *state) error {
 	if err := a.files.Fetch(ctx, d, a.trustRecord, a.logKey); err != nil {
 		return err
 	}
-	if err := a.files.WriteDocument(d); err != nil {
-		return err
-	}
+	a.copyDocument(ctx, d)
 	return a.load(next, d)
+}
+
+// copyDocument writes a document of the record to current.json. A directory that is full or
+// read-only must not keep the authority at a version that is over, under which it may not issue: the
+// record has the document, and the next start reads it there. followTrust tries again each second.
+func (a *Authority) copyDocument(ctx context.Context, d *trust.Document) {
+	err := a.files.WriteDocument(d)
+	failed := a.uncopied.Swap(err != nil)
+	switch {
+	case err != nil && !failed:
+		a.logger.ErrorContext(ctx, "the state directory does not follow the trust of the record, which is in effect", "version", d.Version, "path", a.files.Path, "err", err)
+	case err == nil && failed:
+		a.logger.InfoContext(ctx, "the state directory follows the trust of the record again", "version", d.Version)
+	}
 }
 
 // documents returns the versions that a service may have in effect, the newest first. One that the

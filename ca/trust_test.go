@@ -1,12 +1,14 @@
 package ca_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -209,6 +212,45 @@ func TestStepIsTakenWithoutFile(t *testing.T) {
 	enrol(t, c, "storage", "storage")
 	if got := certs.Fingerprint(c.Authority.Roots()[0]); got != root {
 		t.Errorf("root %s signs, want %s", got, root)
+	}
+}
+
+// TestFollowsWithoutFile: an authority whose current.json cannot be written follows what another
+// process has put into the record, says so once, and writes the file as soon as it can.
+func TestFollowsWithoutFile(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	root := c.AddRoot(t)
+	var said logtest.Buffer
+	other, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	c.ActivateRoot(t, root)
+	current := filepath.Join(c.Dir, "certs", "current.json")
+	whole, err := os.ReadFile(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(current), os.MkdirAll(filepath.Join(current, "in the way"), 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if status, err := other.TrustStatus(t.Context()); err != nil || status.Version != 3 || certs.Fingerprint(other.Roots()[0]) != root {
+			t.Errorf("version %d, %v", status.Version, err)
+		}
+	}
+	if n := strings.Count(said.String(), "does not follow the trust of the record"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, said.String())
+	}
+	if err := os.RemoveAll(current); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.TrustStatus(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(current); err != nil || !bytes.Equal(got, whole) {
+		t.Errorf("current.json: %q, %v", got, err)
 	}
 }
 

@@ -324,6 +324,10 @@ func (d *doctor) trustOfRecord(ctx context.Context, where string) {
 			"and delete this row of trust_versions or restore a backup", version.Number, err)
 	}
 	d.addResult("trust", err, "version %d in the record is signed by this authority", version.Number)
+	here, readErr := d.files.ReadDocument()
+	if err == nil && readErr == nil && here.Version < version.Number { // another fault of the file was told before
+		d.add("trust", Warning, "certs/current.json has version %d, and the record %d, which is in effect: the authority does not run, or cannot write to the directory (see its log)", here.Version, version.Number)
+	}
 }
 
 func newestTrust(ctx context.Context, where string) (v truststore.Version, err error) {

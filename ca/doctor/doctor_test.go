@@ -289,6 +289,21 @@ func TestDoctorOnTrust(t *testing.T) {
 	}
 }
 
+// doctor warns of a directory whose copy of the trust has fallen behind the record.
+func TestDoctorOnALaggingDirectory(t *testing.T) {
+	c := catest.Start(t, catest.Options{})
+	before := read(t, c.Dir, "certs/current.json")
+	c.AddRoot(t)
+	const want = "certs/current.json has version 1, and the record 2"
+	if found := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Warning); strings.Contains(strings.Join(found, "\n"), want) {
+		t.Errorf("one that follows: %q", found)
+	}
+	damage.File(t, filepath.Join(c.Dir, "certs", "current.json"), before)
+	if found := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Warning); !strings.Contains(strings.Join(found, "\n"), want) {
+		t.Errorf("one that does not: %q", found)
+	}
+}
+
 // doctor warns of a pattern or wildcard that covers a name of another profile, and not
 // of a name that two profiles list.
 func TestDoctorWarnsOfOverlaps(t *testing.T) {
