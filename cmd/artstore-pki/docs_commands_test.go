@@ -164,6 +164,9 @@ func wrongCommand(app *cli.App, line docLine) string {
 		return `no command "` + strings.Join(append(path[1:], rest[0]), " ") + `"`
 	}
 	for _, w := range rest {
+		if hasFlag(last, help.Exec) && (w == "--" || w == "--"+help.Exec) { // the words of another program follow
+			break
+		}
 		flag, _, _ := strings.Cut(strings.TrimLeft(strings.Trim(w, "[]"), "-"), "=")
 		flag = strings.TrimRight(flag, ".,:")
 		if strings.HasPrefix(strings.Trim(w, "[]"), "-") && flag != "" && flag != "help" && !hasFlag(last, flag) {

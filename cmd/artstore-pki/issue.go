@@ -14,7 +14,6 @@ import (
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
-	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -53,46 +52,6 @@ kept, and the token is not spent.`,
 				return ui.WithHint(ui.UsageErrorf("missing --%s", flags.TokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
 			}
 			return runIssue(u, c, c.String("out"))
-		},
-	}
-}
-
-// renewCommand declares renew, which renew.go runs. It stands here because it shares its
-// flags and its configuration with issue.
-//
-// What follows --exec is not parsed for options: help.FlagsFirst leaves it as it is, with
-// DIR in front of it. So there are at least two arguments with --exec, DIR and the command.
-func renewCommand(u *ui.UI) *cli.Command {
-	return &cli.Command{
-		Name:      "renew",
-		Usage:     "replace a certificate by one with a new key",
-		ArgsUsage: "DIR [--" + help.Exec + " CMD ARG…]",
-		Description: `Renews what "issue" or a service wrote to DIR, over mutual TLS with the current certificate: new
-key of the same type, new certificate, and the trust bundle of the moment, swapped in one step;
-owner, group and mode stay. No token is needed while the certificate is valid. The authority and
-its anchor are read from DIR; --ca-url is for another address, or a DIR of an older version.
-
-With --if-due it does nothing before the certificate is due or the authority orders a renewal, and
-is for a timer. What follows --exec is a command with its arguments, run without a shell after a renewal, and anew by the
-next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD if CMD failed;
-1 anything else failed, also if another process holds DIR; 2 wrong command line.`,
-		Flags: []cli.Flag{
-			flags.Shared(flags.CAURL), flags.Shared(flags.AuthorityName), keyTypeFlag(),
-			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due, between 0.60 and 0.70 of its life, or the authority orders it"},
-			&cli.BoolFlag{Name: help.Exec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
-		},
-		Action: func(c *cli.Context) error {
-			most := 1
-			if c.Bool(help.Exec) {
-				most = -1
-				if c.Args().Len() < 2 {
-					return ui.UsageErrorf("missing command after DIR --%s", help.Exec)
-				}
-			}
-			if err := flags.WantArgs(c, 1, most); err != nil {
-				return err
-			}
-			return runRenew(u, c)
 		},
 	}
 }

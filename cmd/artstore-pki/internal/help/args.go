@@ -64,12 +64,15 @@ func FlagsFirst(app *cli.App, args []string) ([]string, error) {
 }
 
 // SplitArgs tells the options of a command, with their values, from its
-// arguments. Everything behind "--" is an argument. The error is one of the
+// arguments. Everything behind "--" is an argument. Where the command has the option
+// [Exec], a "--" behind an argument stands for it. The error is one of the
 // command line: the last option lacks its value.
 func SplitArgs(flags []cli.Flag, args []string) (options, positional []string, err error) {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		switch {
+		case a == "--" && len(positional) > 0 && i+1 < len(args) && has(flags, Exec):
+			return append(options, "--"+Exec), append(positional, args[i+1:]...), nil
 		case a == "--":
 			return options, append(positional, args[i+1:]...), nil
 		case len(a) < 2 || a[0] != '-':
@@ -108,6 +111,11 @@ func takesValue(flags []cli.Flag, name string) bool {
 		}
 	}
 	return false
+}
+
+// has reports whether a command has the option of that name.
+func has(flags []cli.Flag, name string) bool {
+	return slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
 // findCommand returns the command of that name, or nil if there is none.

@@ -24,6 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/hook"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
@@ -36,7 +37,7 @@ func For(err error) string {
 	switch {
 	case errors.Is(err, enroll.ErrNotAuthority):
 		return "nothing was sent to it; check the address. An authority of an older version gets the mark when it is updated and started anew; a stock step-ca is named with --authority-name"
-	case errors.Is(err, enroll.ErrBusy):
+	case errors.Is(err, enroll.ErrBusy), errors.Is(err, hook.ErrBusy):
 		return "one process renews a directory: stop the other one, or leave the renewals to it"
 	case errors.Is(err, enroll.ErrOtherAuthority):
 		return "if the authority was replaced on purpose: stop the service, artstore-pki token SERVICE on the new authority, artstore-pki issue --out with this directory, and start it; else a stranger answers there"
