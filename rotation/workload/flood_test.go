@@ -249,7 +249,7 @@ func TestServerComesBack(t *testing.T) {
 // A server whose context has ended already serves nobody.
 func TestServeAfterTheEnd(t *testing.T) {
 	t.Parallel()
-	ln, err := Listen(t.Context(), Socket{Path: filepath.Join(t.TempDir(), "s")})
+	ln, err := Listen(t.Context(), Socket{Path: filepath.Join(publicDir(t), "s")})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -262,7 +262,7 @@ func TestServeAfterTheEnd(t *testing.T) {
 // The file system does not choose callers, but it must not let others take the place of the server.
 func TestListen(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := publicDir(t)
 	path := filepath.Join(dir, "s")
 	gid := os.Getegid()
 	if gid == 0 {

@@ -76,15 +76,12 @@ func fetch(socket string) answer {
 // all other copies.
 func program(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	must(t, os.Chmod(dir, 0o755))
-	must(t, os.Chmod(filepath.Dir(dir), 0o755))
 	self, err := os.Executable()
 	must(t, err)
 	from, err := os.Open(self)
 	must(t, err)
 	defer func() { _ = from.Close() }()
-	path := filepath.Join(dir, "program")
+	path := filepath.Join(publicDir(t), "program")
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
 	must(t, err)
 	_, err = io.Copy(to, from)

@@ -42,7 +42,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// named sets the only URI name of a leaf.
+// withURI sets the URI names of a leaf.
 func withURI(uris ...string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
 		c.URIs = nil
@@ -110,13 +110,19 @@ func ownRule(identities ...string) Rule {
 	return Rule{User: numeral(os.Geteuid()), Identities: identities}
 }
 
-// open is a world without a server.
-func newWorld(t *testing.T) *world {
+// publicDir makes a directory that all users can enter and none can change, whatever the umask is.
+func publicDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, os.Chmod(dir, 0o755)) // the helpers have another user
+	must(t, os.Chmod(dir, 0o755))
 	must(t, os.Chmod(filepath.Dir(dir), 0o755))
-	return &world{t: t, ca: pkitest.NewCA(t), path: filepath.Join(dir, "workload.sock"), logs: &logtest.Buffer{}, outcomes: map[string]int{}}
+	return dir
+}
+
+// newWorld is a world without a server.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return &world{t: t, ca: pkitest.NewCA(t), path: filepath.Join(publicDir(t), "workload.sock"), logs: &logtest.Buffer{}, outcomes: map[string]int{}}
 }
 
 // add makes an identity and puts it in.
