@@ -171,7 +171,7 @@ func (a *Authority) postSign(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v.reportedTrust = reportedTrust(r)
+	v.report = reportOf(r)
 	return a.issueAndRespond(w, r, st, v)
 }
 

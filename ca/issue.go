@@ -248,7 +248,7 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}
 	entry, err := a.record.Commit(ctx, store.Issuance{
-		Certificate: c, Token: s.v.token, TrustDigest: s.v.reportedTrust, TrustVersion: s.version, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
+		Certificate: c, Token: s.v.token, Report: reportedUntilRenewal(s.v.report, c), TrustVersion: s.version, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
 	})
 	if err != nil {
 		return committed{}, a.denialFor(ctx, s.prepared, err)

@@ -8,13 +8,16 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -51,17 +54,61 @@ func answerPEM(w http.ResponseWriter, certs []*x509.Certificate) {
 // that refreshes its trust reports it between two renewals, so that a rotation of the root
 // need not wait for its next renewal. Without a client certificate nothing is recorded.
 func (a *Authority) recordTrustReport(r *http.Request) {
-	digest := reportedTrust(r)
-	if digest == "" {
+	report := reportOf(r)
+	if report.Digest == "" {
 		return
 	}
 	_, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
 		return // an unauthenticated report counts for no lineage
 	}
-	if err := a.record.ReportTrust(r.Context(), entry, digest); err != nil {
+	report = reportedUntilRenewal(report, entry)
+	if report.Reporter != "" {
+		report.Due = report.At.Add(refreshReport)
+	}
+	if err := a.reportTrust(r.Context(), entry, report); err != nil {
 		a.logger.WarnContext(r.Context(), "trust report not recorded", "service", entry.Service, "err", err)
 	}
+}
+
+const (
+	// watchReport is how long after a request to wait the next one is expected: it is held for
+	// five minutes, and a client whose network fails pauses for up to five.
+	watchReport = 15 * time.Minute
+	// refreshReport is how long after a refresh of the bundle the next one is expected. Clients
+	// refresh it once an hour, and say each time which process they are.
+	refreshReport = 2 * time.Hour
+)
+
+var (
+	digestForm   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	reporterForm = regexp.MustCompile(`^[0-9A-Za-z_-]{1,64}$`)
+)
+
+// reportOf returns which trust bundle a client says to have in effect, and which of its
+// processes says so. Digest is empty if it says none, or something else than a digest.
+func reportOf(r *http.Request) (report record.TrustReport) {
+	if d := r.Header.Get(stepapi.HeaderTrustDigest); digestForm.MatchString(d) {
+		report.Digest = d
+	}
+	if name := r.Header.Get(stepapi.HeaderReporter); reporterForm.MatchString(name) {
+		report.Reporter = name
+	}
+	return report
+}
+
+// reportedUntilRenewal completes a report of a client that is perhaps a command: it says
+// nothing more before the renewal of c is due.
+func reportedUntilRenewal(report record.TrustReport, c record.Certificate) record.TrustReport {
+	report.At = time.Now()
+	report.Due, _ = lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+	return report
+}
+
+// reportTrust records a report of a client that has shown a certificate.
+func (a *Authority) reportTrust(ctx context.Context, shown record.Certificate, report record.TrustReport) error {
+	report.Lineage, report.Serial = shown.Lineage, shown.Serial
+	return a.record.ReportTrust(ctx, report)
 }
 
 // getTrust answers GET /trust: the stages of the roots, and who is not ready for the next.

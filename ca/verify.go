@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +52,7 @@ type verifiedRequest struct {
 	order          string              // id of the ACME order, or empty
 	proof          validity.Proof      // when the proof of identity ends
 	requestedDates validity.Dates      // zero if the request leaves them to the profile
-	reportedTrust  string              // digest of the trust bundle that the client has in effect, or empty
+	report         record.TrustReport  // which trust bundle the client has in effect; without a digest if it does not say
 	fixtureTime    time.Time           // now of the dates; zero means the clock, other values are for fixtures only
 }
 
@@ -355,7 +354,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	if v.names, err = names.CanonicalAll(entry.Names); err != nil { // older versions issued for names that are refused today
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Names, "%v: enrol again", err))
 	}
-	v.key, v.keyHash, v.previous, v.reportedTrust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
+	v.key, v.keyHash, v.previous, v.report = cert.PublicKey, entry.KeyHash, &entry, reportOf(r)
 	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
 		v.provisioner = *ext
 	}
@@ -367,15 +366,4 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 		v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
 	}
 	return v, nil
-}
-
-var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-// reportedTrust returns the digest of the trust bundle that the client says to have in
-// effect, "" if it says none or something else than a digest.
-func reportedTrust(r *http.Request) string {
-	if d := r.Header.Get(stepapi.HeaderTrustDigest); digestForm.MatchString(d) {
-		return d
-	}
-	return ""
 }

@@ -177,7 +177,7 @@ func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	a.recordWatched(r.Context(), entry, q.Trust)
+	a.recordWatched(r, entry, q.Trust)
 	ticket, answer := a.watchers.Enter(holderOf(entry, r.TLS.VerifiedChains[0][0]), q) // equal to the entry, as verifyPeer has checked
 	if ticket == nil {
 		return a.answerWatch(w, answer)
@@ -287,12 +287,15 @@ func messageFor(a watch.Answer) message {
 
 // recordWatched records which bundle a service has in effect, as recordTrustReport does.
 // Services ask every few minutes, so what is known already is not written each time.
-func (a *Authority) recordWatched(ctx context.Context, entry record.Certificate, trust string) {
-	if trust == "" || !a.watchers.Report(entry.Lineage, entry.Serial, trust, reportEvery) {
+func (a *Authority) recordWatched(r *http.Request, entry record.Certificate, trust string) {
+	report := reportOf(r)
+	report.Digest, report.At = trust, time.Now()
+	report.Due = report.At.Add(watchReport)
+	if trust == "" || !a.watchers.Report(entry.Lineage, entry.Serial, trust+report.Reporter, reportEvery) {
 		return
 	}
-	if err := a.record.ReportTrust(ctx, entry, trust); err != nil {
+	if err := a.reportTrust(r.Context(), entry, report); err != nil {
 		a.watchers.Forget(entry.Lineage)
-		a.logger.WarnContext(ctx, "trust report not recorded", "service", entry.Service, "err", err)
+		a.logger.WarnContext(r.Context(), "trust report not recorded", "service", entry.Service, "err", err)
 	}
 }

@@ -23,8 +23,9 @@ type Token struct {
 type Issuance struct {
 	Certificate record.Certificate
 	Token       Token
-	// TrustDigest names the trust bundle that is in effect at the client; "" if unknown.
-	TrustDigest string
+	// Report is what the client says of its trust bundle: Reporter, Digest, At and Due. An empty
+	// Digest says nothing.
+	Report record.TrustReport
 	// TrustVersion is the version of the trust that the certificate was signed under. If it is
 	// not the newest one, the certificate is refused. 0 is no check.
 	TrustVersion int64

@@ -33,7 +33,7 @@ func TestCopy(t *testing.T) {
 	token := store.Token{Hash: [32]byte{1}, Expires: storetest.Base}
 	last := storetest.Entry(2000, "a")
 	last.IssuedAt = w.Start.Add(time.Duration(w.Issued) * time.Second)
-	if _, err := first.Commit(t.Context(), store.Issuance{Certificate: last, Token: token, TrustDigest: "d"}); err != nil {
+	if _, err := first.Commit(t.Context(), store.Issuance{Certificate: last, Token: token, Report: record.TrustReport{Digest: "d"}}); err != nil {
 		t.Fatal(err)
 	}
 	w.Revoke("1003") // this and the one before have no place in the log yet

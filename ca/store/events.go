@@ -9,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
@@ -83,26 +84,12 @@ func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// ReportTrust notes which trust bundle is in effect at the holder of a certificate. With the
-// same call it has shown this certificate, so it uses none of its lineage from before it.
-func (s *Store) ReportTrust(ctx context.Context, shown record.Certificate, digest string) error {
-	if err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
-		return writeTrustReport(ctx, tx, trustReport{shown.Lineage, shown.Serial, digest})
-	}); err != nil {
+// ReportTrust notes which trust bundle is in effect at a process that has shown a certificate.
+func (s *Store) ReportTrust(ctx context.Context, r record.TrustReport) error {
+	if err := s.db.Change(ctx, func(tx *sqldb.Txn) error { return truststore.WriteReport(ctx, tx, r) }); err != nil {
 		return fmt.Errorf("recording a trust digest: %w", err)
 	}
 	return nil
-}
-
-// trustReport is what a holder says about itself: serial is the certificate that it has
-// shown, and digest the bundle that it has in effect.
-type trustReport struct{ lineage, serial, digest string }
-
-func writeTrustReport(ctx context.Context, tx *sqldb.Txn, r trustReport) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at, serial) VALUES (?, ?, ?, ?)
-		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at, serial = excluded.serial`,
-		r.lineage, r.digest, millis(time.Now()), r.serial)
-	return err
 }
 
 // Unexpired reports whether an issuer (subject key id, hex) has any certificate

@@ -40,7 +40,7 @@ func RevokeIn(ctx context.Context, tx *Txn, req RevokeRequest) error { return re
 
 // Trusting counts the reports of trust, without the turn to write.
 func (s *Store) Trusting(ctx context.Context) (n int, err error) {
-	return n, s.db.Read.QueryRowContext(ctx, `SELECT COUNT(*) FROM lineages`).Scan(&n)
+	return n, s.db.Read.QueryRowContext(ctx, `SELECT COUNT(*) FROM trust_reports`).Scan(&n)
 }
 
 // Plan says how the database would find a page: one step a line. PostgreSQL is

@@ -34,10 +34,10 @@ func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[stri
 	first := func(_ any, err error) error { return err }
 	return map[string]func(context.Context, *store.Store) error{
 		"commit": func(ctx context.Context, s *store.Store) error {
-			return first(s.Commit(ctx, store.Issuance{Certificate: leaf, Token: token, TrustDigest: "d", Order: order.ID, MaxLive: 1000}))
+			return first(s.Commit(ctx, store.Issuance{Certificate: leaf, Token: token, Report: record.TrustReport{Digest: "d"}, Order: order.ID, MaxLive: 1000}))
 		},
 		"renew": func(ctx context.Context, s *store.Store) error {
-			return first(s.Commit(ctx, store.Issuance{Certificate: next, TrustDigest: "d"}))
+			return first(s.Commit(ctx, store.Issuance{Certificate: next, Report: record.TrustReport{Digest: "d"}}))
 		},
 		"revoke": func(ctx context.Context, s *store.Store) error {
 			return s.Revoke(ctx, store.RevokeRequest{Revocation: revocation, Token: token})
@@ -49,7 +49,7 @@ func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[stri
 			return s.Refuse(ctx, record.Event{At: now, Caller: "test"})
 		},
 		"report": func(ctx context.Context, s *store.Store) error {
-			return s.ReportTrust(ctx, record.Certificate{Lineage: "1001", Serial: "1001"}, "e")
+			return s.ReportTrust(ctx, record.TrustReport{Lineage: "1001", Serial: "1001", Digest: "e"})
 		},
 		"sweep": func(ctx context.Context, s *store.Store) error { return s.SweepTokens(ctx, now) },
 		"prune": func(ctx context.Context, s *store.Store) error {

@@ -95,9 +95,10 @@ func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 			return err
 		}
 	}
-	if r.issue.TrustDigest != "" {
+	if report := r.issue.Report; report.Digest != "" {
 		// The certificate that was renewed is the one that the client has shown.
-		if err := writeTrustReport(ctx, tx, trustReport{c.Lineage, c.Previous, r.issue.TrustDigest}); err != nil {
+		report.Lineage, report.Serial, report.Successor = c.Lineage, c.Previous, c.Serial
+		if err := truststore.WriteReport(ctx, tx, report); err != nil {
 			return err
 		}
 	}

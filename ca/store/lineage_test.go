@@ -144,7 +144,8 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
 			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `ALTER TABLE lineages DROP COLUMN serial`, `DROP TABLE renewal_orders`, `DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
+			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `INSERT INTO lineages VALUES ('1001', 'd', 5)`,
+			`DROP TABLE renewal_orders`, `DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
 			`DELETE FROM goose_db_version WHERE version_id >= 5`,
 		} {
 			if err == nil {
@@ -160,6 +161,9 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 	if after := everything(t, w.Store); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("the certificates changed:\n%v\n%v", before, after)
 	}
+	if n, err := w.Store.Trusting(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d reports of trust bundles, %v", n, err)
+	}
 	if report := w.Verify(); len(report.Findings) > 0 || report.Checked != 8 {
 		t.Errorf("the log does not fit: %+v", report)
 	}
@@ -172,6 +176,28 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 	}
 	if report := w.Verify(); len(report.Findings) > 0 || report.Checked != 10 {
 		t.Errorf("the log of both: %+v", report)
+	}
+}
+
+// TestPruneForgetsReports: what services have reported goes with their certificates.
+func TestPruneForgetsReports(t *testing.T) { postgres.Engines(t, pruneForgetsReports) }
+
+func pruneForgetsReports(t *testing.T, where string) {
+	w := storetest.NewLog(t, where)
+	w.Issue(2)
+	w.Sequence()
+	for _, lineage := range []string{"1001", "1002"} {
+		if err := w.Store.ReportTrust(t.Context(), record.TrustReport{Lineage: lineage, Serial: lineage, Digest: "d"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for left := 1; left >= 0; left-- {
+		if n, err := w.Store.Prune(t.Context(), "test", w.Start.AddDate(1, 0, 0), 1); err != nil || n != 1 {
+			t.Fatalf("%d pruned, %v", n, err)
+		}
+		if n, err := w.Store.Trusting(t.Context()); err != nil || n != left {
+			t.Errorf("%d reports are left, %v; want %d", n, err, left)
+		}
 	}
 }
 

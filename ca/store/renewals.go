@@ -91,7 +91,7 @@ const holdersText = `SELECT c.serial, c.service, c.lineage, i.key_id, c.names, c
 	EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.issued_at > ?)
 		OR c.caller LIKE 'acme %' AND EXISTS (SELECT 1 FROM certificates n
 			WHERE n.service = c.service AND n.not_after > ? AND n.caller = c.caller AND n.names = c.names AND n.issued_at > ?),
-	COALESCE((SELECT l.reported_at FROM lineages l WHERE l.lineage = c.lineage), 0)
+	COALESCE((SELECT MAX(t.reported_at) FROM trust_reports t WHERE t.lineage = c.lineage), 0)
 	FROM certificates c JOIN issuers i ON i.id = c.issuer
 	WHERE c.not_after > ? AND c.issued_at <= ? AND c.kind NOT IN ('` + kinds.SelfIssued + `', '` + kinds.Entered + `')
 	AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.id > c.id AND n.issued_at <= ?)

@@ -20,14 +20,14 @@ import (
 var errRefused = errors.New("refused")
 
 func insertMark(ctx context.Context, tx *store.Txn, name string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at) VALUES (?, '', 0)`, name)
+	_, err := tx.ExecContext(ctx, `INSERT INTO trust_reports (lineage, reporter, serial, successor, trust_digest, reported_at, due) VALUES (?, '', '', '', '', 0, 0)`, name)
 	return err
 }
 
 func placeholders(t *testing.T, s *store.Store) (n int) {
 	t.Helper()
 	err := s.Change(t.Context(), func(tx *store.Txn) error {
-		return tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM lineages`).Scan(&n)
+		return tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM trust_reports`).Scan(&n)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestTransactionThatSQLiteTookBack(t *testing.T) {
 	told := crowd(t, path,
 		func(ctx context.Context, tx *store.Txn) error { return insertMark(ctx, tx, "before") },
 		func(ctx context.Context, tx *store.Txn) error {
-			_, err := tx.ExecContext(ctx, `INSERT OR ROLLBACK INTO lineages (lineage, trust_digest, reported_at) VALUES ('', '', NULL)`)
+			_, err := tx.ExecContext(ctx, `INSERT OR ROLLBACK INTO trust_reports (lineage, reporter, serial, successor, trust_digest, reported_at, due) VALUES ('', '', '', '', '', NULL, 0)`)
 			return err
 		},
 		func(ctx context.Context, tx *store.Txn) error { return insertMark(ctx, tx, "after") })

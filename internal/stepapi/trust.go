@@ -112,6 +112,8 @@ type Holder struct {
 	// Expires is when the certificate that the row is about ends: the last moment at which it
 	// can be in the way.
 	Expires time.Time `json:"expires"`
+	// Reason says in words why the holder is in a list of those that lack a root.
+	Reason string `json:"reason,omitempty"`
 }
 
 // ServicesOf names the services of holders in a sentence: five at most, and how many more there

@@ -39,6 +39,7 @@ type Client struct {
 	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string
 
+	reporter     string                                   // random name of the source, with TrustDigest; "" for none
 	url          string                                   // https://host[:port]
 	http         *http.Client                             // has the trust and the certificate; redirects are never followed
 	checkRevoked func(chains [][]*x509.Certificate) error // checks the server by revocation lists; nil if there are none
@@ -69,6 +70,7 @@ func (c *Client) Close() {
 type dialer struct {
 	timeout      time.Duration
 	name         string                            // Client.AuthorityName
+	reporter     string                            // of every Client
 	checkRevoked func([][]*x509.Certificate) error // of every Client; may be nil
 	observe      func() func(http.Header)          // of every Client; may be nil
 	keepAlive    bool                              // keep the connection between requests
@@ -84,7 +86,7 @@ func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certi
 	if len(roots) == 0 {
 		return nil, errors.New("no roots to trust the authority by")
 	}
-	c := &Client{url: url, AuthorityName: d.name, checkRevoked: d.checkRevoked, observe: d.observe}
+	c := &Client{url: url, AuthorityName: d.name, reporter: d.reporter, checkRevoked: d.checkRevoked, observe: d.observe}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: certs.Pool(roots...), VerifyConnection: c.checkIsAuthority}
 	if cert != nil {
 		// Not Certificates: crypto/tls would send none of them if the server's

@@ -62,6 +62,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/uuid"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -143,6 +144,7 @@ type Source struct {
 	pending      pendingKeys
 	now          func() time.Time
 	random       func() float64 // uniform in [0, 1)
+	reporter     string         // tells the authority this process from one with a copy of the files; never stored
 	busy         atomic.Bool
 	status       atomic.Pointer[Status]
 	skew         atomic.Int64             // how far the authority's clock is ahead, in ns
@@ -157,7 +159,7 @@ type Source struct {
 
 // New checks cfg. It uses neither disk nor network. All faults of cfg are in one error.
 func New(cfg Config) (*Source, error) {
-	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64}
+	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64, reporter: uuid.New()}
 	var problems []error
 	if _, err := parseURL(cfg.URL); err != nil {
 		problems = append(problems, err)

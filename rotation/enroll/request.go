@@ -166,6 +166,9 @@ func (c *Client) newRequest(ctx context.Context, in apiRequest) (*http.Request, 
 	if c.TrustDigest != "" {
 		req.Header.Set(stepapi.HeaderTrustDigest, c.TrustDigest)
 	}
+	if c.reporter != "" {
+		req.Header.Set(stepapi.HeaderReporter, c.reporter)
+	}
 	return req, nil
 }
 

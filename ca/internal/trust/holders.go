@@ -52,13 +52,16 @@ func NewFleet(held []truststore.Holding, documents []*Document) Fleet {
 // Size returns how many lineages have a live certificate.
 func (f Fleet) Size() int { return len(f.lineages) }
 
-// Without returns the holders that have not reported a bundle with the root as in effect.
-// They would refuse a peer whose certificate chains to it.
+// Without returns the holders that have not reported a bundle with the root as in effect, each
+// with the reason. They would refuse a peer whose certificate chains to it. Of a holder whose
+// certificate is in use by several processes, each has to report such a bundle.
 func (f Fleet) Without(root string) []stepapi.Holder {
 	var out []stepapi.Holder
 	for _, l := range f.lineages {
-		if !f.trusting[root][l.newest().Digest] {
-			out = append(out, l.holder(l.newest().NotAfter))
+		if reason := l.lacks(f.trusting[root]); reason != "" {
+			h := l.holder(l.newest().NotAfter)
+			h.Reason = reason
+			out = append(out, h)
 		}
 	}
 	return sortHolders(out)
@@ -84,23 +87,50 @@ func (f Fleet) Users(intermediates []*x509.Certificate) []stepapi.Holder {
 
 func (l lineage) newest() truststore.Holding { return l[len(l)-1] }
 
-// inUse returns the certificates from the one that the holder has shown last. All of them, if
-// it has shown none, or one that has ended since.
-func (l lineage) inUse() []truststore.Holding {
-	for i, h := range l {
-		if h.Serial == h.Shown {
-			return l[i:]
+// lacks says why a lineage may have a bundle whose digest is not in trusting, "" if all that
+// have its certificate have reported one that is.
+func (l lineage) lacks(trusting map[string]bool) string {
+	reports, lagging := l.newest().Reports, 0
+	for _, r := range reports {
+		if !trusting[r.Digest] {
+			lagging++
+		}
+		if r.Digest == "" {
+			return fmt.Sprintf("more than %d processes report with its certificate", truststore.MaxReports)
 		}
 	}
-	return l
+	switch {
+	case len(reports) == 0:
+		return "has not reported yet"
+	case lagging == 0:
+		return ""
+	case len(reports) == 1:
+		return "has reported another bundle"
+	}
+	return fmt.Sprintf("%d of %d processes with its certificate have reported another bundle", lagging, len(reports))
+}
+
+// inUse returns the certificates from the oldest one that a process of the holder has shown
+// last. All of them, if none has shown one, or one that has ended since.
+func (l lineage) inUse() []truststore.Holding {
+	oldest := len(l)
+	for _, r := range l.newest().Reports {
+		oldest = min(oldest, slices.IndexFunc(l, func(h truststore.Holding) bool { return h.Serial == r.Serial }))
+	}
+	if oldest < 0 || oldest == len(l) {
+		return l
+	}
+	return l[oldest:]
 }
 
 // holder is the row for a lineage whose certificate in question ends at expires.
 func (l lineage) holder(expires time.Time) stepapi.Holder {
 	h := l.newest()
-	seen := h.SeenAt
-	if h.IssuedAt.After(seen) {
-		seen = h.IssuedAt
+	seen := h.IssuedAt
+	for _, r := range h.Reports {
+		if r.At.After(seen) {
+			seen = r.At
+		}
 	}
 	_, renewal := lifetime.RenewalWindow(h.NotBefore, h.NotAfter)
 	return stepapi.Holder{Service: h.Service, Names: h.Names, Serial: certs.HexSerial(h.Serial), LastSeen: seen, NextRenewal: renewal, Expires: expires}

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -160,6 +162,45 @@ func TestNotAccepted(t *testing.T) {
 	for _, list := range [][]stepapi.Holder{all, all[2:]} { // also if the others have followed
 		if left, err := f.NotAccepted(list, []string{"localhost"}); err == nil || !strings.Contains(err.Error(), "2 services") {
 			t.Errorf("localhost accepts all but %d of %d, %v", len(left), len(list), err)
+		}
+	}
+}
+
+// TestCopiesOfACertificate: several processes with copies of one certificate have a root only if
+// each of them has reported it, and use what the one that lags has shown.
+func TestCopiesOfACertificate(t *testing.T) {
+	c := chain{}
+	before := first(c)
+	staged := must(t)(before.Add(fp("new"), c.issuer("new", "1"), time.Now()))
+	old, current := before.Digest(), staged.Digest()
+	for name, test := range map[string]struct {
+		reports []record.TrustReport
+		reason  string // "" if the root counts as adopted
+		using   int    // certificates
+	}{
+		"no report":          {nil, "has not reported yet", 3},
+		"one, behind":        {[]record.TrustReport{{Serial: "3", Digest: old}}, "has reported another bundle", 1},
+		"one, ready":         {[]record.TrustReport{{Serial: "3", Digest: current}}, "", 1},
+		"a copy is behind":   {[]record.TrustReport{{Serial: "3", Digest: current}, {Serial: "2", Digest: old}}, "1 of 2 processes", 2},
+		"all copies ready":   {[]record.TrustReport{{Serial: "2", Digest: current}, {Serial: "3", Digest: current}}, "", 2},
+		"one with none live": {[]record.TrustReport{{Serial: "3", Digest: current}, {Serial: "0", Digest: current}}, "", 3},
+		"too many":           {[]record.TrustReport{{Serial: "3", Digest: current}, {Serial: "3", Digest: ""}}, "more than 16 processes", 1},
+	} {
+		var held []truststore.Holding
+		for _, serial := range []string{"1", "2", "3"} {
+			held = append(held, truststore.Holding{Service: "web", Lineage: "1", Serial: serial, Issuer: hex.EncodeToString([]byte(serial)), NotAfter: time.Now().Add(time.Hour), Reports: test.reports})
+		}
+		f := trust.NewFleet(held, []*trust.Document{staged, before})
+		without := f.Without(fp("new"))
+		if len(without) != min(len(test.reason), 1) || len(without) == 1 && !strings.Contains(without[0].Reason, test.reason) {
+			t.Errorf("%s: %+v", name, without)
+		}
+		using := 0
+		for _, serial := range []string{"1", "2", "3"} {
+			using += len(f.Users([]*x509.Certificate{{SubjectKeyId: []byte(serial)}}))
+		}
+		if using != test.using {
+			t.Errorf("%s: %d certificates are in use, want %d", name, using, test.using)
 		}
 	}
 }

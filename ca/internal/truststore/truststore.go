@@ -13,6 +13,8 @@
 //     [ErrChanged] (TestOneChangeWins).
 //   - Decide sees every certificate that was committed under an older version, and none is
 //     committed under an older version afterwards (TestReplicasFollowARotation in ca).
+//   - The report of a process that lags is not overwritten by one of another process with a
+//     copy of the certificate, and a lineage has a bounded number of rows (TestReports).
 //   - A version, the rows that it names and its event are one transaction (TestTrustCrashes
 //     in cmd/artstore-pki).
 package truststore
@@ -47,8 +49,7 @@ type Version struct {
 	Document []byte // signed
 }
 
-// Newest returns the newest version, or the zero value if the record has none. Each process
-// reads it each second.
+// Newest returns the newest version, or the zero value if the record has none.
 func (s *Store) Newest(ctx context.Context) (v Version, err error) {
 	err = s.db.Read.QueryRowContext(ctx, `SELECT version, document FROM trust_versions ORDER BY version DESC LIMIT 1`).Scan(&v.Number, &v.Document)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -174,12 +175,8 @@ type Holding struct {
 	Issuer                   string // subject key id of the intermediate, hex
 	NotBefore, NotAfter      time.Time
 	IssuedAt                 time.Time
-	// Digest names the bundle that the holder has reported last, "" if it never has.
-	Digest string
-	// Shown is the serial of the certificate that the holder has shown last, "" if unknown.
-	Shown string
-	// SeenAt is when that was; zero if never.
-	SeenAt time.Time
+	// Reports are those of the lineage that count, see [Counting]. None: nobody has reported.
+	Reports []record.TrustReport
 }
 
 // Holdings returns the certificates that are neither expired nor revoked, by lineage, and the
@@ -194,9 +191,15 @@ func (s *Store) Holdings(ctx context.Context, now time.Time) ([]Holding, error) 
 }
 
 func holdings(ctx context.Context, q sqldb.Querier, now time.Time) ([]Holding, error) {
-	rows, err := q.QueryContext(ctx, `SELECT c.service, c.lineage, c.serial, c.names, i.key_id, c.not_before, c.not_after, c.issued_at,
-		COALESCE(l.trust_digest, ''), COALESCE(l.serial, ''), COALESCE(l.reported_at, 0)
-		FROM certificates c JOIN issuers i ON i.id = c.issuer LEFT JOIN lineages l ON l.lineage = c.lineage
+	said, err := reports(ctx, q, now)
+	if err != nil {
+		return nil, err
+	}
+	for lineage, list := range said {
+		said[lineage] = Counting(list)
+	}
+	rows, err := q.QueryContext(ctx, `SELECT c.service, c.lineage, c.serial, c.names, i.key_id, c.not_before, c.not_after, c.issued_at
+		FROM certificates c JOIN issuers i ON i.id = c.issuer
 		WHERE c.not_after > ? AND c.kind <> '`+kinds.SelfIssued+`' AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)
 		ORDER BY c.lineage, c.id`, sqldb.Millis(now))
 	if err != nil {
@@ -204,21 +207,18 @@ func holdings(ctx context.Context, q sqldb.Querier, now time.Time) ([]Holding, e
 	}
 	return sqldb.Collect(rows, func(h *Holding) error {
 		var names string
-		var notBefore, notAfter, issued, seen int64
-		if err := rows.Scan(&h.Service, &h.Lineage, &h.Serial, &names, &h.Issuer, &notBefore, &notAfter, &issued, &h.Digest, &h.Shown, &seen); err != nil {
+		var notBefore, notAfter, issued int64
+		if err := rows.Scan(&h.Service, &h.Lineage, &h.Serial, &names, &h.Issuer, &notBefore, &notAfter, &issued); err != nil {
 			return err
 		}
 		h.NotBefore, h.NotAfter, h.IssuedAt = sqldb.FromMillis(notBefore), sqldb.FromMillis(notAfter), sqldb.FromMillis(issued)
-		if seen != 0 {
-			h.SeenAt = sqldb.FromMillis(seen)
-		}
+		h.Reports = said[h.Lineage]
 		return json.Unmarshal([]byte(names), &h.Names)
 	})
 }
 
-// LockIssuing lets a change of the trust wait until the transaction ends, and the transaction
-// until a change has ended. It is for those who sign; they read the version afterwards, in a
-// statement of its own.
+// LockIssuing lets a change of the trust and the transaction of somebody who signs wait for
+// each other. The version is read afterwards, in a statement of its own.
 func LockIssuing(ctx context.Context, tx *sqldb.Txn) error {
 	if !tx.Concurrent {
 		return nil
