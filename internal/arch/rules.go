@@ -88,6 +88,7 @@ func serviceRules() []Rule {
 		{Package: "rotation/workload", Own: with(leaves, "rotation", "rotation/spiffe"), Modules: []string{
 			"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload", "github.com/spiffe/go-spiffe/v2/spiffeid", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf",
 		}, Why: whyBridge},
+		{Package: "rotation/proxy", Own: with(leaves, "rotation"), Modules: []string{"github.com/pires/go-proxyproto"}, Why: "what stands in front of a service or beside a program needs an identity, and knows no authority"},
 		{Package: "internal/testpki", Why: "tests of leaves use it, so it imports none of them"},
 		{Package: "internal/pkitest", Own: with(leaves, "rotation", "internal/testpki"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
 
