@@ -56,19 +56,19 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		peer, err := unixsocket.PeerOf(raw)
 		if err != nil { // a client that is gone already, or no Unix socket
-			_ = raw.Close() // nothing was written
 			if n := l.lines.Pass(time.Now()); n > 0 {
 				l.log.Warn("connection without a peer closed", "times", n, "err", err)
 			}
+			_ = raw.Close() // nothing was written
 			continue
 		}
 		c := &conn{Conn: raw, listener: l, caller: caller{Peer: peer, rule: l.firstRule(peer)}}
 		if !l.enter(c) {
-			_ = raw.Close() // nothing was written
 			l.limited()
 			if n := l.lines.Pass(time.Now()); n > 0 {
 				l.log.Warn("connection over the limits closed", "uid", peer.UID, "gid", peer.GID, "pid", peer.PID, "times", n)
 			}
+			_ = raw.Close() // nothing was written
 			continue
 		}
 		return c, nil

