@@ -84,7 +84,7 @@ func (a *Authority) ChangeTrust(ctx context.Context, by string, change TrustChan
 			return a.take(ctx, next, planned, by)
 		})
 		switch {
-		case errors.Is(err, truststore.ErrChanged) && attempt < 3: // another process was faster: decide again from its version
+		case (errors.Is(err, truststore.ErrChanged) || errors.Is(err, truststore.ErrInUse)) && attempt < 3: // another process was faster: decide again from what it has done
 			continue
 		case errors.Is(err, errDryRun):
 			return a.statusOf(ctx, planned.doc, planned.find)
@@ -110,6 +110,8 @@ type plan struct {
 	// given is the list of a root in lists without a key: its holder has signed it.
 	given *crl.List
 	find  map[string]*x509.Certificate // all certificates of the document before the step, and fresh
+	// retires are intermediates, by subject key id, that were found to have no unexpired leaf.
+	retires []string
 }
 
 // planStep makes the next document and the certificates of it. Nothing is written.
@@ -270,6 +272,11 @@ func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) er
 	}
 	p.text = "rotating the intermediate to " + short(certs.Fingerprint(fresh.Cert))
 	p.doc = st.trust.Issue(certs.Fingerprint(fresh.Cert), p.rootOf, func(fp string) bool { return slices.Contains(used, p.find[fp]) })
+	for _, fp := range st.trust.Intermediates {
+		if !slices.Contains(p.doc.Intermediates, fp) {
+			p.retires = append(p.retires, cacert.KeyID(p.find[fp])) // a leaf may be committed until the step is
+		}
+	}
 	return nil
 }
 
@@ -470,7 +477,7 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 	if err != nil {
 		return err
 	}
-	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Event: p.event(by)}); err != nil {
+	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Retires: p.retires, Event: p.event(by)}); err != nil {
 		return err
 	}
 	if err := a.settle(ctx, next, p, lists); err != nil {
@@ -789,7 +796,7 @@ func (a *Authority) statusOf(ctx context.Context, d *trust.Document, find map[st
 func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]*x509.Certificate, error) {
 	var kept []*x509.Certificate
 	for _, c := range list {
-		used, err := a.record.Unexpired(ctx, cacert.KeyID(c), time.Now())
+		used, err := a.trustRecord.Unexpired(ctx, cacert.KeyID(c), time.Now())
 		if err != nil {
 			return nil, err
 		}

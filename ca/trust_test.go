@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,6 +187,43 @@ func TestTryOneService(t *testing.T) {
 			if signed := issuer.CheckSignatureFrom(root) == nil; signed != (tries == (certs.Fingerprint(root) == staged)) {
 				t.Errorf("%s, root %s: %v", service, certs.Fingerprint(root), signed)
 			}
+		}
+	}
+}
+
+// TestIntermediateStaysWithItsFirstLeaf: an intermediate whose first leaf is committed while it is
+// being replaced stays in the list, because the leaf needs its revocation list.
+func TestIntermediateStaysWithItsFirstLeaf(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				enrol(t, c, "storage", "storage")
+			}
+		})
+	}
+	for range 10 {
+		c.RotateIntermediate(t)
+	}
+	cancel()
+	group.Wait()
+	status, err := c.Authority.TrustStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	_, others, err := openRecord(t, c).Authorities()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cert := range others {
+		listed[hexID(cert)] = slices.ContainsFunc(status.Intermediates, func(i stepapi.IntermediateState) bool { return i.Fingerprint == certs.Fingerprint(cert) })
+	}
+	for _, leaf := range listAll(t, c) {
+		if retired, ok := listed[leaf.Issuer]; ok && !retired {
+			t.Errorf("certificate %s is from intermediate %s, which has left the list", leaf.Serial, leaf.Issuer)
 		}
 	}
 }

@@ -91,13 +91,3 @@ func (s *Store) ReportTrust(ctx context.Context, r record.TrustReport) error {
 	}
 	return nil
 }
-
-// Unexpired reports whether an issuer (subject key id, hex) has any certificate
-// that has not expired, revoked or not.
-func (s *Store) Unexpired(ctx context.Context, issuer string, now time.Time) (found bool, err error) {
-	err = s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = (SELECT id FROM issuers WHERE key_id = ?) AND not_after > ?)`, issuer, millis(now)).Scan(&found)
-	if err != nil {
-		return false, fmt.Errorf("looking for certificates of %s: %w", issuer, err)
-	}
-	return found, nil
-}

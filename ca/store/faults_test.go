@@ -82,13 +82,12 @@ func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[stri
 		"revoked": func(ctx context.Context, s *store.Store) error {
 			return first(s.RevokedBetween(ctx, record.RevokedRange{Issuer: "010203", UpTo: 9, Now: now}))
 		},
-		"unexpired": func(ctx context.Context, s *store.Store) error { return first(s.Unexpired(ctx, "010203", now)) },
-		"live":      func(ctx context.Context, s *store.Store) error { return first(s.Live(ctx, "storage", now, 9)) },
-		"by":        func(ctx context.Context, s *store.Store) error { return first(s.LiveByService(ctx, now)) },
-		"empty":     func(ctx context.Context, s *store.Store) error { return first(s.Empty(ctx)) },
-		"head":      func(ctx context.Context, s *store.Store) error { return first(s.LogHead(ctx)) },
-		"entry":     func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.Seen, 0)) },
-		"proof":     func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.Seen, 1, 3)) },
+		"live":  func(ctx context.Context, s *store.Store) error { return first(s.Live(ctx, "storage", now, 9)) },
+		"by":    func(ctx context.Context, s *store.Store) error { return first(s.LiveByService(ctx, now)) },
+		"empty": func(ctx context.Context, s *store.Store) error { return first(s.Empty(ctx)) },
+		"head":  func(ctx context.Context, s *store.Store) error { return first(s.LogHead(ctx)) },
+		"entry": func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.Seen, 0)) },
+		"proof": func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.Seen, 1, 3)) },
 		"verify": func(ctx context.Context, s *store.Store) error {
 			return first(s.VerifyLog(ctx, translog.Check{Verifier: w.Key.Verifier()}))
 		},

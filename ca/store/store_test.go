@@ -15,7 +15,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
-	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
@@ -184,32 +183,12 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestWhoTrustsWhat: services are asked for by what they reported and by whom
-// their certificates are from.
-func TestWhoTrustsWhat(t *testing.T) { postgres.Engines(t, whoTrustsWhat) }
+// TestRefuse: what was refused is an event.
+func TestRefuse(t *testing.T) { postgres.Engines(t, refuse) }
 
-func whoTrustsWhat(t *testing.T, where string) {
+func refuse(t *testing.T, where string) {
 	s := storetest.Open(t, where)
 	ctx, now := t.Context(), storetest.Base.Add(time.Hour)
-	for i, service := range []string{"z", "a", "old", "gone", "ca"} {
-		c := storetest.Entry(10+i, service)
-		c.NotAfter = now.Add(time.Hour)
-		if service == "old" {
-			c.NotAfter = now.Add(-time.Minute)
-		}
-		if service == "ca" {
-			c.Kind = kinds.SelfIssued
-		}
-		storetest.Commit(t, s, c)
-	}
-	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{Serial: "1013", RevokedAt: storetest.Base}}); err != nil {
-		t.Fatal(err)
-	}
-	for issuer, want := range map[string]bool{"aa": true, "bb": false} {
-		if found, err := s.Unexpired(ctx, issuer, now); err != nil || found != want {
-			t.Errorf("%s: %v %v", issuer, found, err)
-		}
-	}
 	if err := s.Refuse(ctx, record.Event{At: now, Caller: "c", Rule: "names", Detail: "no"}); err != nil {
 		t.Fatal(err)
 	}

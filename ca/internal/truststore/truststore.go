@@ -34,8 +34,13 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
-// ErrChanged reports that another process has changed the trust meanwhile.
-var ErrChanged = errors.New("the trust was changed by another process")
+// Errors of [Store.Change] after which the caller decides again.
+var (
+	// ErrChanged reports that another process has changed the trust meanwhile.
+	ErrChanged = errors.New("the trust was changed by another process")
+	// ErrInUse reports that an intermediate of [NextVersion.Retires] has an unexpired certificate.
+	ErrInUse = errors.New("an intermediate that would be retired has an unexpired certificate")
+)
 
 // Store is the part of a record that is about trust.
 type Store struct{ db *sqldb.DB }
@@ -102,6 +107,9 @@ type NextVersion struct {
 	// Enters says that this is no change: a record without any version gets the trust that is
 	// in effect already, and no event.
 	Enters bool
+	// Retires are the intermediates, by subject key id, that the version names no more because
+	// they have no unexpired certificate. If one has got some meanwhile, the error is [ErrInUse].
+	Retires []string
 	// Decide, if set, is asked before anything is written. Its error undoes the change.
 	Decide func([]Holding) error
 }
@@ -122,6 +130,15 @@ func (s *Store) Change(ctx context.Context, c NextVersion) error {
 		if newest >= c.Number {
 			return ErrChanged
 		}
+		for _, issuer := range c.Retires {
+			used, err := unexpired(ctx, tx, issuer, c.Event.At)
+			if err != nil {
+				return err
+			}
+			if used {
+				return ErrInUse
+			}
+		}
 		if c.Decide != nil {
 			held, err := holdings(ctx, tx, c.Event.At)
 			if err == nil {
@@ -137,6 +154,23 @@ func (s *Store) Change(ctx context.Context, c NextVersion) error {
 		return fmt.Errorf("storing the next version: %w", err)
 	}
 	return nil
+}
+
+// unexpired reports whether an issuer (subject key id, hex) has any certificate that has not
+// expired, revoked or not.
+func unexpired(ctx context.Context, q sqldb.Querier, issuer string, now time.Time) (found bool, err error) {
+	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = (SELECT id FROM issuers WHERE key_id = ?) AND not_after > ?)`,
+		issuer, sqldb.Millis(now)).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("looking for certificates of %s: %w", issuer, err)
+	}
+	return found, nil
+}
+
+// Unexpired reports whether an intermediate (subject key id, hex) still needs a revocation list:
+// it has a certificate that has not expired.
+func (s *Store) Unexpired(ctx context.Context, issuer string, now time.Time) (bool, error) {
+	return unexpired(ctx, s.db.Read, issuer, now)
 }
 
 func (c NextVersion) write(ctx context.Context, tx *sqldb.Txn) error {

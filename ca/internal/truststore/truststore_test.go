@@ -74,11 +74,7 @@ func TestReports(t *testing.T) {
 		s := store.New(db)
 		defer func() { _ = s.Close() }()
 		at := time.Now().UTC().Truncate(time.Millisecond)
-		c := record.Certificate{
-			Serial: "1", Lineage: "1", Service: "storage", Kind: kinds.Issued, Issuer: "aa", KeyHash: strings.Repeat("0f", 32),
-			NotBefore: at, NotAfter: at.Add(time.Hour), IssuedAt: at, DER: []byte{1}, Chain: []byte{},
-		}
-		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c}); err != nil {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: held(at)}); err != nil {
 			t.Fatal(err)
 		}
 		report := func(after time.Duration, reporter, digest string) []string {
@@ -87,12 +83,12 @@ func TestReports(t *testing.T) {
 			if err := s.ReportTrust(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			held, err := truststore.New(db).Holdings(t.Context(), at)
-			if err != nil || len(held) != 1 {
-				t.Fatalf("%d certificates, %v", len(held), err)
+			live, err := truststore.New(db).Holdings(t.Context(), at)
+			if err != nil || len(live) != 1 {
+				t.Fatalf("%d certificates, %v", len(live), err)
 			}
 			var said []string
-			for _, r := range held[0].Reports {
+			for _, r := range live[0].Reports {
 				said = append(said, r.Digest)
 			}
 			slices.Sort(said)
@@ -148,5 +144,49 @@ func TestCounting(t *testing.T) {
 		if got := truststore.Counting(c.in); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// TestRetires: a version that would retire an intermediate is refused if a certificate of it was
+// committed after the caller had looked, also if that one is revoked, until it has expired.
+func TestRetires(t *testing.T) {
+	postgres.Engines(t, func(t *testing.T, where string) {
+		db, err := sqldb.Create(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificates, s := store.New(db), truststore.New(db)
+		defer func() { _ = certificates.Close() }()
+		at := time.Now().UTC().Truncate(time.Millisecond)
+		change := truststore.NextVersion{
+			Version: truststore.Version{Number: 1, Document: []byte("one")}, Retires: []string{"bb", "aa"}, Event: record.Event{At: at, Caller: "operator"},
+		}
+		if used, err := s.Unexpired(t.Context(), "aa", at); err != nil || used {
+			t.Errorf("before its first certificate: %v, %v", used, err)
+		}
+		if _, err := certificates.Commit(t.Context(), store.Issuance{Certificate: held(at)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Change(t.Context(), change); !errors.Is(err, truststore.ErrInUse) {
+			t.Errorf("with a certificate: %v", err)
+		}
+		if err := certificates.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1", RevokedAt: at}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Change(t.Context(), change); !errors.Is(err, truststore.ErrInUse) {
+			t.Errorf("with one that is revoked, and needs a list: %v", err)
+		}
+		change.Event.At = at.Add(2 * time.Hour)
+		if err := s.Change(t.Context(), change); err != nil {
+			t.Errorf("when it has expired: %v", err)
+		}
+	})
+}
+
+// held is a certificate of a service, valid for an hour.
+func held(at time.Time) record.Certificate {
+	return record.Certificate{
+		Serial: "1", Lineage: "1", Service: "storage", Kind: kinds.Issued, Issuer: "aa", KeyHash: strings.Repeat("0f", 32),
+		NotBefore: at, NotAfter: at.Add(time.Hour), IssuedAt: at, DER: []byte{1}, Chain: []byte{},
 	}
 }
