@@ -97,6 +97,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := serving.Announce(u, c, "access-token", socket.Path); err != nil {
 		return err
 	}
+	group.Go(func() error { return serving.Notify(ctx, d.Config.Logger, d.Served.Ready) })
 	if err := group.Wait(); err != nil {
 		return err
 	}

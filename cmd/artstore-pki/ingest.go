@@ -213,6 +213,7 @@ func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	if err := served.Start(ctxAside, c, aside); err != nil {
 		return err
 	}
+	aside.Go(func() error { return serving.Notify(ctxAside, in.u.Logger(slog.LevelInfo), in.ready) })
 	if !c.Bool("once") {
 		aside.Go(func() error { return in.reportProgress(ctxAside) })
 		in.u.Infof("ingest: watching %s", in.dir)

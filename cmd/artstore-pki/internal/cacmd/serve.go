@@ -105,6 +105,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := serving.Announce(u, c, "authority", serving.URL(ln)); err != nil {
 		return err
 	}
+	group.Go(func() error { return serving.Notify(ctx, logger, authority.Ready) })
 	if err := group.Wait(); err != nil {
 		return err
 	}

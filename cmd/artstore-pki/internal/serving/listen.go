@@ -1,11 +1,14 @@
 // Package serving has what commands need to serve: listeners at addresses that
-// flags name, the announcement that a service answers, and its metrics.
+// flags name, the announcement that a service answers, its metrics, and what the
+// service manager is told.
 //
 // Invariants:
 //
 //   - A client that has seen the ready file can connect: the file is written after the
 //     listener is open (TestListen; each script of testdata/script relies on it).
 //   - A port that is taken stops a service before it announces itself (TestScript/health).
+//   - A service that is not ready is alive for the service manager, and one that is stuck is not
+//     (TestNotify).
 //   - A server ends with its context, and each goroutine belongs to a group that the
 //     command waits for (TestMetrics, TestGroupIsJoined).
 package serving
