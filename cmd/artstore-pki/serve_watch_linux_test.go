@@ -73,18 +73,28 @@ type watchFleet struct {
 
 func startWatched(t *testing.T, n int) *watchFleet {
 	t.Helper()
+	t.Setenv("GOGC", "10") // of the child: little garbage is counted as memory of the services
+	f := serveWatched(t, "1d")
+	f.enrol(t, n)
+	f.before = f.memory(t)
+	return f
+}
+
+// serveWatched starts a serve without limits for each address and service. Its certificates are
+// valid for life.
+func serveWatched(t *testing.T, life string) *watchFleet {
+	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	w := &killFixture{dir: t.TempDir()}
 	w.program = filepath.Join(w.dir, "artstore-pki")
 	must(t, os.Symlink(self, w.program))
-	w.ok(t, "init", "--plain-keys", "--dir", "ca")
+	w.ok(t, "init", "--plain-keys", "--dir", "ca", "--lifetime", life)
 	config, err := os.OpenFile(filepath.Join(w.dir, "ca", "pki.yaml"), os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	_, err = io.WriteString(config, "\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}}\n")
 	must(t, err)
 	must(t, config.Close())
-	t.Setenv("GOGC", "10") // of the child: little garbage is counted as memory of the services
 	f := &watchFleet{w: w, metrics: freeAddress(t)}
 	f.pid = w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "url", "--metrics", f.metrics, "--log-level", "error").cmd.Process.Pid
 	f.addr = strings.TrimPrefix(w.url(t, "url"), "https://")
@@ -92,8 +102,6 @@ func startWatched(t *testing.T, n int) *watchFleet {
 	must(t, err)
 	f.roots = x509.NewCertPool()
 	f.roots.AppendCertsFromPEM(root)
-	f.enrol(t, n)
-	f.before = f.memory(t)
 	return f
 }
 
@@ -192,11 +200,7 @@ func (f *watchFleet) measure(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	for deadline := time.Now().Add(time.Minute); int(f.metric(t, "artstore_ca_watchers")) != n; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%v services wait, want %d", f.metric(t, "artstore_ca_watchers"), n)
-		}
-	}
+	f.await(t, n)
 	each := (f.memory(t) - f.before) / float64(n)
 	t.Logf("%d services wait: %.1f KiB each, and %.1f MiB without them", n, each/1024, f.before/(1<<20))
 	if each > watcherBytes {
@@ -229,9 +233,15 @@ func (f *watchFleet) notOverHTTP2(t *testing.T) {
 			t.Errorf("over %s: %s", resp.Proto, resp.Status)
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); f.metric(t, "artstore_ca_watchers") != 0; time.Sleep(100 * time.Millisecond) { // the test has closed those of before
+	f.await(t, 0) // the test has closed those of before
+}
+
+// await waits until so many services wait at serve.
+func (f *watchFleet) await(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); int(f.metric(t, "artstore_ca_watchers")) != n; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%v services wait over HTTP/2", f.metric(t, "artstore_ca_watchers"))
+			t.Fatalf("%v services wait, want %d", f.metric(t, "artstore_ca_watchers"), n)
 		}
 	}
 }
