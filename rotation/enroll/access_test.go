@@ -59,9 +59,10 @@ func TestRenewalKeepsWhatItFinds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
-		w.cfg.KeyType = "RSA-3072"
+		w.cfg.KeyType = "EC-P384"
 		if _, err := enroll.Issue(t.Context(), w.cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +74,7 @@ func TestRenewalKeepsWhatItFinds(t *testing.T) {
 			if got := access(t, w.cfg.Dir); got != want {
 				t.Errorf("after %s:\n%swant\n%s", after, got, want)
 			}
-			if k := enroll.KeyTypeOf(readDir(t, w.cfg.Dir).Certificate.PrivateKey); k != "RSA-3072" {
+			if k := enroll.KeyTypeOf(readDir(t, w.cfg.Dir).Certificate.PrivateKey); k != "EC-P384" {
 				t.Errorf("after %s the key is of type %s", after, k)
 			}
 		}
@@ -118,6 +119,7 @@ func TestRenewalClosesWhatIsTooOpen(t *testing.T) {
 // TestOneWriter expects that every second writer is refused with the process of the
 // first one, and spends no token.
 func TestOneWriter(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())

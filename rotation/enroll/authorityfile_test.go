@@ -20,12 +20,12 @@ func TestReadConfig(t *testing.T) {
 		t.Errorf("nothing there: %v", err)
 	}
 	pin := strings.Repeat("AB:", 31) + "AB"
-	cfg := enroll.Config{URL: url, Dir: dir, Roots: a.bundle(), RootFingerprint: pin, AuthorityName: "127.0.0.1", KeyType: "RSA-3072", Token: once(a.token("svc"))}
+	cfg := enroll.Config{URL: url, Dir: dir, Roots: a.bundle(), RootFingerprint: pin, AuthorityName: "127.0.0.1", KeyType: "EC-P384", Token: once(a.token("svc"))}
 	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	got, err := enroll.ReadConfig(dir)
-	if err != nil || got.URL != url || got.RootFingerprint != pin || got.AuthorityName != "127.0.0.1" || got.KeyType != "RSA-3072" || got.Dir != dir {
+	if err != nil || got.URL != url || got.RootFingerprint != pin || got.AuthorityName != "127.0.0.1" || got.KeyType != "EC-P384" || got.Dir != dir {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	// A renewal without the anchor forgets nothing, and follows the key.

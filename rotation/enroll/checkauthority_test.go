@@ -176,6 +176,7 @@ func TestRevokedAuthorityIsRefused(t *testing.T) {
 // TestSourceDoesNotFollowAnImpostor expects that a running source finds the impostor out
 // in all that it does, and goes on when the authority is back.
 func TestSourceDoesNotFollowAnImpostor(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()

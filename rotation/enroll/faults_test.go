@@ -25,6 +25,7 @@ import (
 // certificate, and reported with the next renewal; then the authority signs under it and
 // removes the old one.
 func TestTrustChange(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -52,6 +53,7 @@ func TestTrustChange(t *testing.T) {
 // TestRenewalUnderNewRootLooksAgain lets the authority sign under a root that this side
 // does not have yet.
 func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.cfg.TrustRefresh = 100 * time.Hour
@@ -75,6 +77,7 @@ func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
 
 // TestJobsFailApart expects that a failure of one task does not delay the other.
 func TestJobsFailApart(t *testing.T) {
+	t.Parallel()
 	for _, broken := range []string{stepapi.PathRoots, stepapi.PathRekey} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)
@@ -102,6 +105,7 @@ func TestJobsFailApart(t *testing.T) {
 // TestRefusedYield expects that the old generation stays in effect and on disk if the
 // gate refuses the new one.
 func TestRefusedYield(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -126,6 +130,7 @@ func TestRefusedYield(t *testing.T) {
 // TestAlertUsesToken lets the authority refuse the certificate in the handshake, as
 // crypto/tls does with a client whose root it does not know. A token is used then.
 func TestAlertUsesToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -145,6 +150,7 @@ func TestAlertUsesToken(t *testing.T) {
 // TestStatus expects the status of each phase: empty, failing to start, good, failing,
 // good again.
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()
@@ -185,6 +191,7 @@ func TestStatus(t *testing.T) {
 // TestStaleTrustUsesConfiguredAnchor changes all certificates of the authority while the
 // service is off. The configured fingerprint verifies it.
 func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		w.watch(w.source())()
@@ -220,6 +227,7 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 // TestWatchAgain expects that Watch, called again as by Identity.Reload, yields the
 // identity that it has, in memory too, where there is no second token.
 func TestWatchAgain(t *testing.T) {
+	t.Parallel()
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)
@@ -245,6 +253,7 @@ func TestWatchAgain(t *testing.T) {
 // TestHonoursRetryAfter expects that Retry-After is obeyed unless the certificate would
 // expire.
 func TestHonoursRetryAfter(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -269,6 +278,7 @@ func TestShortLife(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10*time.Second)
 		stop := w.watch(w.source())
@@ -283,6 +293,7 @@ func TestShortLife(t *testing.T) {
 
 // TestStartErrors expects that each start fails with its cause, and then succeeds.
 func TestStartErrors(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		good := w.token
@@ -318,6 +329,7 @@ func TestStartErrors(t *testing.T) {
 // TestLogsHoldNoSecrets expects that no log line and no error has a key or a token,
 // after many kinds of failures.
 func TestLogsHoldNoSecrets(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()

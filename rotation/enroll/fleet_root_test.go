@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca"
@@ -15,10 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
-
-// fleetEnv is the number of services of TestRealFleetRotatesItsRoot; make soak takes 200, and
-// with as many 50 000 requests are wanted.
-const fleetEnv = "ARTSTORE_FLEET"
 
 // oneRoot is a source whose bundle never has a second root, like that of a service whose file
 // of roots cannot be written.
@@ -41,13 +36,10 @@ func TestRealFleetRotatesItsRoot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
-	size, wanted := 40, int64(1000)
-	if text := os.Getenv(fleetEnv); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		size, wanted = n, 50_000
+	t.Parallel()
+	size, wanted := fleetSize(t), int64(1000)
+	if os.Getenv(fleetEnv) != "" {
+		wanted = 50_000
 	}
 	const stopped, refusing = 5, 3
 	name := func(i int) string { return fmt.Sprintf("svc-%03d", i) }

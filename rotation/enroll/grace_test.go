@@ -18,6 +18,7 @@ import (
 // than the life of the certificate, within the grace of the authority: while running and
 // at a start.
 func TestGraceNeedsNoToken(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)
@@ -54,6 +55,7 @@ func TestGraceNeedsNoToken(t *testing.T) {
 // TestBeyondGraceEnrols expects that a token is used after the grace, in memory too, and
 // that each attempt asks the authority for a renewal once.
 func TestBeyondGraceEnrols(t *testing.T) {
+	t.Parallel()
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)
@@ -80,6 +82,7 @@ func TestBeyondGraceEnrols(t *testing.T) {
 // TestBeyondGraceWithoutToken expects an error with the reason, and that a running
 // service goes on with its attempts.
 func TestBeyondGraceWithoutToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.watch(w.source())()
@@ -104,6 +107,7 @@ func TestBeyondGraceWithoutToken(t *testing.T) {
 // TestGraceOfStepCA expects that the old key is used with a stock step-ca, which accepts
 // renewal tokens for the same key only.
 func TestGraceOfStepCA(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.ca.grace, w.ca.stock = 3*time.Hour, true

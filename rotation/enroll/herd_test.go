@@ -177,7 +177,7 @@ func TestNoHerdAfterOutage(t *testing.T) {
 		t.Run(fmt.Sprintf("%v of %v", c.outage, c.life), func(t *testing.T) {
 			bucket, down := c.bucket, 3*c.life
 			worst := 0.0
-			for seed := range uint64(5) {
+			for seed := range uint64(2) {
 				f := fleet{life: c.life, down: down, back: down + c.outage, random: rand.New(rand.NewPCG(seed, 7)), retry: enroll.Retry.Delay}
 				f.run(agents, f.back+2*c.life)
 				quiet := 0

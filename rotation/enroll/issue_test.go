@@ -185,6 +185,7 @@ func TestIssueErrors(t *testing.T) {
 }
 
 func TestRenewErrors(t *testing.T) {
+	t.Parallel()
 	a, url := listen(t)
 	for want, cfg := range map[string]enroll.Config{
 		"no directory holds one": {URL: url, InMemory: true, Token: once(secret.String{})},

@@ -32,6 +32,7 @@ import (
 // when the authority has forgotten it, over a restart and without the authority, and is
 // dropped when it has ended.
 func TestForgottenIsKept(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()
@@ -263,6 +264,7 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 // TestRetiredListIsDropped expects that the list of an issuer whose last certificate has
 // ended is dropped before it is out of date, so that the service stays ready.
 func TestRetiredListIsDropped(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()

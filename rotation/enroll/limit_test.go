@@ -104,6 +104,7 @@ func TestListsThatAreNone(t *testing.T) {
 // effect. Once it is out of date, neither the source nor the identity is ready, and both
 // say why, until the next list comes.
 func TestStaleListsAreNotReady(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 7*24*time.Hour)
 		src := w.source()

@@ -31,6 +31,7 @@ func isRevoked(m rotation.Material, c *x509.Certificate) bool {
 // refresh, cause no publication while nothing changes, are stored, and are there after a
 // restart without the authority.
 func TestListsAreKept(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()
@@ -89,6 +90,7 @@ func TestListsAreKept(t *testing.T) {
 // TestListsFailApart expects that a failure of the lists delays nothing else, and that
 // lists that do not verify are not used.
 func TestListsFailApart(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		spoil func(w *world)
 		want  string
@@ -148,6 +150,7 @@ func TestListsFailApart(t *testing.T) {
 // TestRefusedLists expects that the lists before stay in effect and on disk if the gate
 // refuses new ones.
 func TestRefusedLists(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -172,6 +175,7 @@ func TestRefusedLists(t *testing.T) {
 // TestListsLeaveWithTheirRoot expects that a list is dropped with the last root of its
 // issuer.
 func TestListsLeaveWithTheirRoot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())

@@ -134,6 +134,7 @@ func TestObstacleOfAnotherAuthority(t *testing.T) {
 // TestObstaclesAfterTheCertificate expects that files beside the identity do not hold up
 // a renewal, and that the log says what is wrong.
 func TestObstaclesAfterTheCertificate(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -160,6 +161,7 @@ func TestObstaclesAfterTheCertificate(t *testing.T) {
 // away for longer than the certificate lives, and that a stop does not wait for a
 // request that hangs.
 func TestExpiredIsNotReady(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		src := w.source()
@@ -196,6 +198,7 @@ func TestExpiredIsNotReady(t *testing.T) {
 // TestRefusedInMemory expects that the old identity stays if the gate refuses a renewal,
 // without a directory too.
 func TestRefusedInMemory(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.cfg.Dir, w.cfg.InMemory = "", true
@@ -219,6 +222,7 @@ func TestRefusedInMemory(t *testing.T) {
 // TestTokenWithoutARoot expects that a token without a fingerprint is not sent to
 // another authority.
 func TestTokenWithoutARoot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)
 		r.watch(r.source())()
@@ -372,6 +376,7 @@ func TestLockOfSomebodySilent(t *testing.T) {
 // TestAwayWhileTheAnchorIsTried expects that an authority with an unknown root that then
 // does not answer counts as an outage, and not as another authority.
 func TestAwayWhileTheAnchorIsTried(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)
 		r.watch(r.source())()
@@ -394,6 +399,7 @@ func TestAwayWhileTheAnchorIsTried(t *testing.T) {
 // TestOtherAuthorityWithoutItsRoot expects that the error for a server that does not
 // send its root has the issuer of the last certificate.
 func TestOtherAuthorityWithoutItsRoot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newReplaced(t)
 		r.watch(r.source())()

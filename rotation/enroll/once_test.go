@@ -14,6 +14,7 @@ import (
 
 // TestEachRenewalIsLoggedOnce: the source and the identity share a log.
 func TestEachRenewalIsLoggedOnce(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		var log logtest.Buffer

@@ -137,7 +137,7 @@ func TestRealRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	identity, err := rotation.Open(ctx, rotation.Config{Source: src})
 	if err != nil {

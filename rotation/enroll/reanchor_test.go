@@ -50,6 +50,7 @@ func TestOtherAuthority(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
+	t.Parallel()
 	for name, after := range map[string]time.Duration{"valid": 50 * time.Minute, "in the grace": 90 * time.Minute, "after it": 5 * time.Hour} {
 		for _, of := range []string{"the new authority", "the old one", "none"} {
 			for _, running := range []bool{true, false} {
@@ -136,6 +137,7 @@ func otherAuthority(t *testing.T, after time.Duration, of string, running bool) 
 // TestConfiguredAnchorHeals expects that an authority with a new root that the operator
 // has configured does not count as another one.
 func TestConfiguredAnchorHeals(t *testing.T) {
+	t.Parallel()
 	for _, byRoots := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newReplaced(t)
@@ -200,6 +202,7 @@ func TestIssueAnew(t *testing.T) {
 // its connection began before a new root was known here, and ended after the authority has a
 // certificate of that root. It is repeated at once with the new bundle.
 func TestBundleOvertakesARenewal(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()

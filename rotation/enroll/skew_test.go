@@ -56,6 +56,7 @@ func TestClockSkew(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
+	t.Parallel()
 	for _, off := range []time.Duration{90 * time.Second, -90 * time.Second, 10 * time.Minute, -10 * time.Minute} { // of our clock
 		t.Run(off.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -63,7 +64,7 @@ func TestClockSkew(t *testing.T) {
 				src := w.source()
 				src.SetClock(func() time.Time { return time.Now().Add(off) })
 				stop := w.watch(src)
-				time.Sleep(4 * time.Hour)
+				time.Sleep(3 * time.Hour)
 				st := src.Status()
 				stop()
 				w.check() // no gap, by the authority's clock
@@ -74,9 +75,9 @@ func TestClockSkew(t *testing.T) {
 				if off > 0 {
 					share *= float64(15*time.Minute-off) / float64(15*time.Minute)
 				}
-				want := 4 / (0.25 * share)
+				want := 3 / (0.25 * share)
 				if n := float64(len(w.leaves())); n < 0.9*want || n > 1.1*want {
-					t.Errorf("%v certificates in four hours, want about %.0f", n, want)
+					t.Errorf("%v certificates in three hours, want about %.0f", n, want)
 				}
 				if n := strings.Count(w.log.String(), `level=WARN msg="the clock here differs from the authority's"`); n != 1 {
 					t.Errorf("told %d times, want once", n)
@@ -93,6 +94,7 @@ func TestClockSkew(t *testing.T) {
 // token. The first renewal token has wrong dates. The refusal has the time, so the
 // second one is right.
 func TestRefusalTeachesTheTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 15*time.Minute)
 		w.ca.grace = time.Hour
@@ -113,6 +115,7 @@ func TestRefusalTeachesTheTime(t *testing.T) {
 // TestClockIsRepaired expects that the end of a difference is logged, and that the
 // renewal is planned again.
 func TestClockIsRepaired(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		var off atomic.Int64
@@ -136,6 +139,7 @@ func TestClockIsRepaired(t *testing.T) {
 // TestAbsurdDate expects that an impossible Date causes no loop and no use of an expired
 // certificate.
 func TestAbsurdDate(t *testing.T) {
+	t.Parallel()
 	for _, year := range []int{1970, 2090} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)

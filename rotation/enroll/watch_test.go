@@ -23,6 +23,7 @@ func TestDayOfRenewals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -62,6 +63,7 @@ func TestDayOfRenewals(t *testing.T) {
 // TestOutageOfSixHours takes the authority away for six hours of a day's life. Nothing
 // expires, the attempts are few, and the renewal comes soon after the outage.
 func TestOutageOfSixHours(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		stop := w.watch(w.source())
@@ -91,6 +93,7 @@ func TestOutageOfSixHours(t *testing.T) {
 // TestExpiredEnrolsAgain expects that a token is used after an outage that is longer
 // than the certificate lives.
 func TestExpiredEnrolsAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -114,6 +117,7 @@ func TestExpiredEnrolsAgain(t *testing.T) {
 // TestDeniedUsesToken expects that a token is used at once if the authority refuses the
 // certificate.
 func TestDeniedUsesToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
@@ -142,6 +146,7 @@ func TestDeniedUsesToken(t *testing.T) {
 // TestSuspendHealsWithinOneTick expects a renewal within 30 s after a machine was
 // suspended: its timers stop, and its wall clock does not.
 func TestSuspendHealsWithinOneTick(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		var mu sync.Mutex
@@ -168,6 +173,7 @@ func TestSuspendHealsWithinOneTick(t *testing.T) {
 // TestRestartReusesStored expects that a restart with a valid certificate needs neither
 // token nor authority.
 func TestRestartReusesStored(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.watch(w.source())()
@@ -195,6 +201,7 @@ func TestRestartReusesStored(t *testing.T) {
 // TestLostAnswerHeals loses the answer to an enrolment twice. The same token still
 // works, from another process too.
 func TestLostAnswerHeals(t *testing.T) {
+	t.Parallel()
 	for _, inMemory := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, time.Hour)
@@ -234,6 +241,7 @@ func TestLostAnswerHeals(t *testing.T) {
 // TestUnusableStoreEnrolsAgain expects that a stored identity that is damaged, expired
 // or refused by the gate is replaced if there is a token.
 func TestUnusableStoreEnrolsAgain(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(w *world){
 		"damaged": func(w *world) {
 			if err := os.Truncate(filepath.Join(w.cfg.Dir, "ca.crt"), 20); err != nil {
@@ -266,6 +274,7 @@ func TestUnusableStoreEnrolsAgain(t *testing.T) {
 // TestUnwritableDirectory expects that the old identity stays in effect if the new one
 // cannot be stored, and that the log says so.
 func TestUnwritableDirectory(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())

@@ -134,6 +134,7 @@ func (h *holder) holding() int {
 // TestWatchTellsOfChanges expects that a changed bundle and a revocation are in effect within
 // seconds, that the next request reports them, and that a quiet hour has few requests.
 func TestWatchTellsOfChanges(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()
@@ -179,6 +180,7 @@ func TestWatchTellsOfChanges(t *testing.T) {
 // TestWatchRenewsByOrder expects one renewal for an order, within its time, and that the next
 // request is sent with the new certificate over a new connection.
 func TestWatchRenewsByOrder(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()
@@ -225,6 +227,7 @@ func TestWatchRenewsByOrder(t *testing.T) {
 // TestWatchFallsBack expects that a source polls as before where the authority does not know
 // the request, asks it once an hour, and says so once.
 func TestWatchFallsBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		src := w.source()
@@ -252,6 +255,7 @@ func TestWatchFallsBack(t *testing.T) {
 // TestWatchBehindAProxy expects that a source whose requests are cut after a minute sends
 // shorter ones, so that it is told of changes all the time, and says nothing of it.
 func TestWatchBehindAProxy(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()
@@ -282,6 +286,7 @@ func TestWatchBehindAProxy(t *testing.T) {
 
 // TestWatchPollOnly expects no request.
 func TestWatchPollOnly(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.cfg.PollOnly = true
@@ -299,6 +304,7 @@ func TestWatchPollOnly(t *testing.T) {
 // TestWatchMakesNoLoop expects few requests of a source that cannot put an announced change
 // into effect, and that it takes it when it can.
 func TestWatchMakesNoLoop(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()
@@ -325,11 +331,12 @@ func TestWatchMakesNoLoop(t *testing.T) {
 	})
 }
 
-// TestWatchNoHerd expects that the requests of 200 services spread over seconds when their
+// TestWatchNoHerd expects that the requests of a fleet spread over seconds when their
 // authority is back, and that all are held again.
 func TestWatchNoHerd(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const fleet = 200
+		const fleet = 80
 		w := newWorld(t, 24*time.Hour)
 		h := w.hold()
 		ctx, cancel := context.WithCancel(t.Context())
