@@ -20,7 +20,7 @@
 //   - credentials, identity, records: what a command shows to a server, the rotating
 //     identity of a service, the record of an authority.
 //   - serving, caserver, uploads, loadgen: what services and clients run on.
-//   - cacmd, dev: the commands of the authority, and those for developers.
+//   - cacmd, dev, agentcmd: the commands of the authority, those for developers, and the agent.
 //
 // A command returns an error, and [ui.UI.Finish] alone makes the exit status of it. No
 // error is 0, a [ui.UsageError] is 2, what [ui.Refused] returns is 3, the end of the context
@@ -59,6 +59,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/agentcmd"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -142,6 +143,7 @@ func clientCommands(u *ui.UI) []*cli.Command {
 		fingerprintCommand(u),
 		issueCommand(u),
 		renewCommand(u),
+		agentcmd.Command(u),
 		auditCommand(u),
 		inspectCommand(u),
 		uploadCommand(u),

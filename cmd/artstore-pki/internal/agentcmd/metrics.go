@@ -1,0 +1,113 @@
+package agentcmd
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/rotation/agent"
+	"github.com/artstore/artstore-pki/rotation/prom"
+)
+
+// Limits of the listener for metrics.
+const (
+	requestTimeout = 30 * time.Second
+	answerTimeout  = 40 * time.Second
+)
+
+const prefix = "artstore_agent_"
+
+// collector exports the state of the agent, and that of its identities by rotation/prom. An
+// identity without a certificate has the series of the agent only.
+type collector struct {
+	a       *agent.Agent
+	metrics []metric
+}
+
+// metric is one number of the status of an identity. It is left out if value returns false.
+type metric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(agent.IdentityStatus) (v float64, ok bool)
+}
+
+// newCollector returns the collector of an agent. The values of its one label are the names of the
+// configuration, so no certificate and no authority can make new series.
+func newCollector(a *agent.Agent) *collector {
+	gauge := func(name, help string, value func(agent.IdentityStatus) float64) metric {
+		return metric{prometheus.NewDesc(prefix+name, help, []string{"identity"}, nil), prometheus.GaugeValue, func(s agent.IdentityStatus) (float64, bool) { return value(s), true }}
+	}
+	count := func(name, help string, value func(agent.IdentityStatus) uint64) metric {
+		return metric{prometheus.NewDesc(prefix+name, help, []string{"identity"}, nil), prometheus.CounterValue, func(s agent.IdentityStatus) (float64, bool) { return float64(value(s)), true }}
+	}
+	return &collector{a, []metric{
+		gauge("problem", "1 if an operator should look at the identity: agent status says why.", func(s agent.IdentityStatus) float64 { return bit(s.Problem != "") }),
+		gauge("has_certificate", "1 if there is a certificate.", func(s agent.IdentityStatus) float64 { return bit(s.Serial != "") }),
+		gauge("renewal_failures", "Failed renewals since the last success.", func(s agent.IdentityStatus) float64 { return float64(s.RenewalFailures) }),
+		gauge("delivered", "1 if hook and servers have the files in effect.", func(s agent.IdentityStatus) float64 {
+			return bit(s.Delivery.State == "delivered" && s.Delivery.Serial == s.Serial)
+		}),
+		gauge("proved", "1 if each of the servers serves the certificate in effect.", func(s agent.IdentityStatus) float64 { return bit(s.Delivery.Proved) }),
+		gauge("alarm", "1 if the files in effect could not be delivered by two attempts.", func(s agent.IdentityStatus) float64 { return bit(s.Delivery.Alarm) }),
+		gauge("delivery_failures", "Failed deliveries since the last success.", func(s agent.IdentityStatus) float64 { return float64(s.Delivery.Failures) }),
+		count("hook_runs_total", "Runs of the hook.", func(s agent.IdentityStatus) uint64 { return s.Delivery.HookRuns }),
+		count("hook_failures_total", "Runs of the hook that failed.", func(s agent.IdentityStatus) uint64 { return s.Delivery.HookFailed }),
+		{prometheus.NewDesc(prefix+"delivered_timestamp_seconds", "When files were last delivered.", []string{"identity"}, nil), prometheus.GaugeValue, func(s agent.IdentityStatus) (float64, bool) {
+			return float64(s.Delivery.At.Unix()), !s.Delivery.At.IsZero()
+		}},
+	}}
+}
+
+// bit returns 1 for true, as Prometheus has it.
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements [prometheus.Collector].
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		out <- m.desc
+	}
+	prom.NewCollector(nil).Describe(out)
+}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	for _, s := range c.a.Status().Identities {
+		for _, m := range c.metrics {
+			if v, ok := m.value(s); ok {
+				out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, s.Name)
+			}
+		}
+	}
+	prom.NewCollector(c.a.Identities()).Collect(out)
+}
+
+// serveMetrics answers /metrics and /livez on ln until ctx ends, and /readyz by whether an identity
+// has a problem.
+func serveMetrics(ctx context.Context, ln net.Listener, a *agent.Agent) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newCollector(a))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		for _, i := range a.Status().Identities {
+			if i.Problem != "" {
+				http.Error(w, i.Name+": "+i.Problem, http.StatusServiceUnavailable)
+				return
+			}
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
+}

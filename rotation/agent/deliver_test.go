@@ -1,0 +1,183 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/rotation/agent"
+)
+
+// program is a TLS server that reads its files when it is told to, as nginx does.
+type program struct {
+	t       *testing.T
+	address string
+	cert    atomic.Pointer[tls.Certificate]
+}
+
+// newProgram listens. It has no certificate before the first reload.
+func newProgram(t *testing.T) *program {
+	t.Helper()
+	p := &program{t: t}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address = ln.Addr().String()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				_ = tls.Server(c, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.cert.Load(), nil }}).Handshake()
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	return p
+}
+
+func (p *program) reload(dir string) {
+	p.t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cert.Store(&pair)
+}
+
+// reloader is a hook that reads DIR when the shell command of the hook has made a file.
+func (p *program) reloader(ctx context.Context, dir, flag string, broken *atomic.Bool) {
+	for ctx.Err() == nil {
+		if os.Remove(flag) == nil && !broken.Load() {
+			p.reload(dir)
+		}
+		pause(5 * time.Millisecond)
+	}
+}
+
+// TestAlarm: a program that does not read its files is an alarm, and is told again until it does.
+func TestAlarm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	p, flag := newProgram(t), filepath.Join(w.dir, "reload")
+	var broken atomic.Bool
+	i := w.identity("ingester", func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"touch", flag}, Timeout: time.Minute, Settle: 300 * time.Millisecond}
+		i.Serves = []agent.Address{{Address: p.address}}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.reloader(ctx, i.Dir, flag, &broken) }()
+	defer func() { cancel(); <-done }()
+	a, _ := w.run()
+	proved := func(s agent.IdentityStatus) bool { return delivered(s) && s.Delivery.Proved }
+	first := w.await(a, "ingester", "proved", proved)
+	broken.Store(true)
+	if err := a.Renew(t.Context(), "ingester"); err != nil {
+		t.Fatal(err)
+	}
+	s := w.await(a, "ingester", "an alarm", func(s agent.IdentityStatus) bool { return s.Delivery.Alarm })
+	if want := "it serves certificate " + first.Serial + ", not " + s.Serial; !strings.Contains(s.Problem, want) || !strings.Contains(s.Delivery.Serves[0].Error, want) {
+		t.Errorf("problem %q, want %q", s.Problem, want)
+	}
+	if s.Delivery.HookRuns < 3 || s.Delivery.HookFailed != 0 {
+		t.Errorf("the hook ran %d times, %d failed", s.Delivery.HookRuns, s.Delivery.HookFailed)
+	}
+	if got := strings.Count(w.log.String(), "level=ERROR"); got != 1 {
+		t.Errorf("%d errors in the log:\n%s", got, w.log.String())
+	}
+	broken.Store(false)
+	w.await(a, "ingester", "the end of the alarm", func(s agent.IdentityStatus) bool { return proved(s) && !s.Delivery.Alarm && s.Serial != first.Serial })
+}
+
+// TestHookIsRetried: a hook that fails is owed until it succeeds, also over a restart.
+func TestHookIsRetried(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	allowed, runs := filepath.Join(w.dir, "allowed"), filepath.Join(w.dir, "runs")
+	w.identity("ingester", func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"sh", "-c", "echo x >>" + runs + "; test -e " + allowed + " || { echo unit is masked >&2; exit 4; }"}, Timeout: time.Minute}
+	})
+	failing := func(s agent.IdentityStatus) bool { return s.Delivery.State == "failed" }
+	a, stop := w.run()
+	s := w.await(a, "ingester", "a failure", failing)
+	if !strings.Contains(s.Problem, "running sh: exit status 4: unit is masked") || s.Delivery.HookFailed == 0 {
+		t.Errorf("status %+v", s)
+	}
+	w.await(a, "ingester", "an alarm", func(s agent.IdentityStatus) bool { return s.Delivery.Alarm })
+	stop()
+	a, stop = w.run()
+	w.await(a, "ingester", "the failure after a restart", failing)
+	w.write(allowed, "")
+	w.await(a, "ingester", "delivered", delivered)
+	stop()
+	before, err := os.ReadFile(runs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ = w.run()
+	w.await(a, "ingester", "the same after a restart", delivered)
+	if after, err := os.ReadFile(runs); err != nil || len(after) != len(before) {
+		t.Errorf("the hook ran for a set that is delivered: %v", err)
+	}
+}
+
+// TestHangingHook: its time limit ends it, and the status says so.
+func TestHangingHook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	w.identity("ingester", func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"sleep", "600"}, Timeout: 100 * time.Millisecond}
+	})
+	a, _ := w.run()
+	s := w.await(a, "ingester", "a failure", func(s agent.IdentityStatus) bool { return s.Delivery.State == "failed" })
+	if !strings.Contains(s.Problem, "ended by its time limit of 100ms") {
+		t.Errorf("problem %q", s.Problem)
+	}
+}
+
+// TestForeignServer: what answers at the port is not TLS, or nothing answers.
+func TestForeignServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("SSH-2.0-OpenSSH\r\n"))
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close() })
+	w.identity("ingester", func(i *agent.Identity) {
+		i.Serves = []agent.Address{{Address: ln.Addr().String()}, {Address: "127.0.0.1:1"}}
+		i.Hook = &agent.Hook{Command: []string{"true"}, Timeout: time.Minute, Settle: time.Millisecond}
+	})
+	a, _ := w.run()
+	s := w.await(a, "ingester", "an alarm", func(s agent.IdentityStatus) bool { return s.Delivery.Alarm })
+	if !strings.Contains(s.Delivery.Serves[0].Error, "first record does not look like a TLS handshake") || !strings.Contains(s.Delivery.Serves[1].Error, "connection refused") {
+		t.Errorf("serves %+v", s.Delivery.Serves)
+	}
+	if strings.Contains(s.Problem, "\n") {
+		t.Errorf("more than one line: %q", s.Problem)
+	}
+}
