@@ -79,6 +79,7 @@ func (a *Authority) KeepWatchers(ctx context.Context) error {
 		case <-revoked:
 		case <-ordered:
 		case <-heard:
+			_ = a.followTrust(ctx) // KeepLog does so each second as well, and says why it fails
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -1,15 +1,19 @@
 package ca_test
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -262,6 +266,36 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 	})
 	if got := <-waiting; got.status != http.StatusServiceUnavailable {
 		t.Errorf("at the end of the authority: %d", got.status)
+	}
+}
+
+// TestWatchHearsOfTrust expects that a step by one replica is told to another at once: this one
+// does not look for steps each second (KeepLog).
+func TestWatchHearsOfTrust(t *testing.T) {
+	three := replicas(t, catest.Options{})
+	other, err := ca.Open(t.Context(), ca.Options{Dir: three[1].Dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- other.KeepWatchers(ctx) }()
+	heard := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("it has not heard of a root that is %s", what)
+			}
+		}
+	}
+	root := three[0].AddRoot(t)
+	heard("staged", func() bool { return len(other.Roots()) == 2 }) // maybe as it began to listen
+	three[0].ActivateRoot(t, root)
+	heard("active", func() bool { return certs.Fingerprint(other.Roots()[0]) == root })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -148,7 +148,10 @@ func (s *Store) Change(ctx context.Context, c NextVersion) error {
 				return err
 			}
 		}
-		return c.write(ctx, tx)
+		if err := c.write(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Notify(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("storing the next version: %w", err)
