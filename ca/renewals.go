@@ -18,10 +18,10 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/auditlog"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -173,10 +173,7 @@ func renewalStatus(o record.RenewalOrder, holders []record.RenewalHolder, now ti
 		case h.Renewed:
 			s.Renewed++
 		case now.Before(c.NotAfter) && len(s.Pending) < maxPending:
-			_, latest := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
-			s.Pending = append(s.Pending, stepapi.Holder{
-				Service: c.Service, Names: c.Names, Serial: certs.HexSerial(c.Serial), LastSeen: h.LastSeen, NextRenewal: latest.UTC(), Expires: c.NotAfter,
-			})
+			s.Pending = append(s.Pending, trust.HolderOf(c, h.LastSeen, c.NotAfter))
 		}
 	}
 	return s, nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,6 +89,51 @@ func TestForceRenewal(t *testing.T) {
 		t.Errorf("%+v %v", events, err)
 	}
 	c.Check(t)
+}
+
+// TestHoldersAreTheSame: a step of a root and an order to renew are about the same holders. A
+// lineage with one certificate revoked and another one live is a user of roots, and cannot renew.
+func TestHoldersAreTheSame(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	compare := func(when string, holders, matched int) {
+		t.Helper()
+		trust, err := c.Authority.TrustStatus(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		order, err := openRecord(t, c).ForceRenewal(t.Context(), stepapi.RenewalOrder{Within: "1m", DryRun: true})
+		if err != nil || trust.Holders != holders || order.Matched != matched {
+			t.Errorf("%s: %d holders of roots, an order for %d, %v; want %d and %d", when, trust.Holders, order.Matched, err, holders, matched)
+		}
+		for _, h := range order.Pending {
+			if !slices.ContainsFunc(trust.Roots[0].Users, func(u stepapi.Holder) bool { return u.Serial == h.Serial && u.NextRenewal.Equal(h.NextRenewal) }) {
+				t.Errorf("%s: %s is in one list only", when, h.Serial)
+			}
+		}
+	}
+	first, second := enrol(t, c, "storage", "storage"), enrol(t, c, "ingester", "ingester")
+	compare("enrolled", 2, 2)
+	renewed(t, c, first)
+	compare("renewed", 2, 2)
+	c.Revoke(t, second.Leaf.SerialNumber.String())
+	compare("one revoked", 1, 1)
+	enrol(t, c, "storage", "storage")
+	c.Revoke(t, first.Leaf.SerialNumber.String()) // and not its successor
+	compare("the first of a lineage revoked", 2, 1)
+	c.Revoke(t, renewedSerial(t, c, first))
+	compare("all of it", 1, 1)
+}
+
+// renewedSerial returns the serial of the newest certificate of the lineage that begins with one.
+func renewedSerial(t testing.TB, c *catest.CA, first *tls.Certificate) string {
+	t.Helper()
+	for _, entry := range listAll(t, c) {
+		if entry.Previous == first.Leaf.SerialNumber.String() {
+			return entry.Serial
+		}
+	}
+	t.Fatal("it was not renewed")
+	return ""
 }
 
 // TestForceRenewalAfterRestore: an order of a record that was restored from a backup is told to a

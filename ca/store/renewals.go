@@ -9,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
@@ -85,15 +86,15 @@ func (s *Store) DropRenewalOrder(ctx context.Context, id int64) error {
 // a lineage of its own. It has followed if its account has got such a one.
 //
 // holdersText selects the newest certificate of each lineage up to a moment that was valid
-// then, says whether the lineage has got a newer one since, and when its holder was seen. The
-// authority's own certificates are not among them: it replaces these by itself.
+// then, says whether the lineage has got a newer one since, and when its holder was seen. Of a
+// lineage with a revoked certificate no other one can be renewed, so that nothing is asked of it.
 const holdersText = `SELECT c.serial, c.service, c.lineage, i.key_id, c.names, c.not_before, c.not_after, c.issued_at, c.der,
 	EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.issued_at > ?)
 		OR c.caller LIKE 'acme %' AND EXISTS (SELECT 1 FROM certificates n
 			WHERE n.service = c.service AND n.not_after > ? AND n.caller = c.caller AND n.names = c.names AND n.issued_at > ?),
 	COALESCE((SELECT MAX(t.reported_at) FROM trust_reports t WHERE t.lineage = c.lineage), 0)
 	FROM certificates c JOIN issuers i ON i.id = c.issuer
-	WHERE c.not_after > ? AND c.issued_at <= ? AND c.kind NOT IN ('` + kinds.SelfIssued + `', '` + kinds.Entered + `')
+	WHERE ` + truststore.Held + ` AND c.issued_at <= ?
 	AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.id > c.id AND n.issued_at <= ?)
 	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.lineage = c.lineage)`
 

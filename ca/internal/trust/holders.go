@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -132,8 +133,16 @@ func (l lineage) holder(expires time.Time) stepapi.Holder {
 			seen = r.At
 		}
 	}
-	_, renewal := lifetime.RenewalWindow(h.NotBefore, h.NotAfter)
-	return stepapi.Holder{Service: h.Service, Names: h.Names, Serial: certs.HexSerial(h.Serial), LastSeen: seen, NextRenewal: renewal, Expires: expires}
+	return HolderOf(h.Certificate, seen, expires)
+}
+
+// HolderOf is the row for the holder of a certificate, which was seen last at a moment. The
+// certificate that the row is about ends at expires.
+func HolderOf(c record.Certificate, seen, expires time.Time) stepapi.Holder {
+	_, renewal := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+	return stepapi.Holder{
+		Service: c.Service, Names: c.Names, Serial: certs.HexSerial(c.Serial), LastSeen: seen, NextRenewal: renewal.UTC(), Expires: expires,
+	}
 }
 
 func sortHolders(list []stepapi.Holder) []stepapi.Holder {

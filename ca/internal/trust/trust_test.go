@@ -148,7 +148,7 @@ func TestRollback(t *testing.T) {
 func TestNotAccepted(t *testing.T) {
 	end := time.Now().Add(time.Hour)
 	holding := func(service, serial string, names ...string) truststore.Holding {
-		return truststore.Holding{Service: service, Lineage: serial, Serial: serial, Names: names, NotAfter: end}
+		return truststore.Holding{Certificate: record.Certificate{Service: service, Lineage: serial, Serial: serial, Names: names, NotAfter: end}}
 	}
 	f := trust.NewFleet([]truststore.Holding{
 		holding("api", "1", "api", "localhost"), holding("api", "2", "api-2", "localhost"), holding("web", "3", "api", "web.internal", "localhost"),
@@ -188,7 +188,7 @@ func TestCopiesOfACertificate(t *testing.T) {
 	} {
 		var held []truststore.Holding
 		for _, serial := range []string{"1", "2", "3"} {
-			held = append(held, truststore.Holding{Service: "web", Lineage: "1", Serial: serial, Issuer: hex.EncodeToString([]byte(serial)), NotAfter: time.Now().Add(time.Hour), Reports: test.reports})
+			held = append(held, truststore.Holding{Certificate: record.Certificate{Service: "web", Lineage: "1", Serial: serial, Issuer: hex.EncodeToString([]byte(serial)), NotAfter: time.Now().Add(time.Hour)}, Reports: test.reports})
 		}
 		f := trust.NewFleet(held, []*trust.Document{staged, before})
 		without := f.Without(fp("new"))

@@ -205,20 +205,23 @@ func notNil(b []byte) []byte {
 	return b
 }
 
-// Holding is a live certificate of a service, and what is known of its holder.
+// Held is the condition for certificates that services hold, for statements that call them c. Its
+// argument is a moment: then they had not expired, and they are not revoked now. The own
+// certificate of the authority is not among them, because the authority replaces it by itself,
+// and neither is one that was entered only to be revoked.
+const Held = `c.not_after > ? AND c.kind NOT IN ('` + kinds.SelfIssued + `', '` + kinds.Entered + `')
+	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`
+
+// Holding is a certificate that a service holds, and what is known of its holder. Of the
+// certificate Serial, Service, Lineage, Names, Issuer and the times are filled in.
 type Holding struct {
-	Service, Lineage, Serial string // serials are decimal
-	Names                    []string
-	Issuer                   string // subject key id of the intermediate, hex
-	NotBefore, NotAfter      time.Time
-	IssuedAt                 time.Time
+	record.Certificate
 	// Reports are those of the lineage that count, see [Counting]. None: nobody has reported.
 	Reports []record.TrustReport
 }
 
-// Holdings returns the certificates that are neither expired nor revoked, by lineage, and the
-// oldest of a lineage first. The own certificate of the authority is not among them: the
-// authority replaces it by itself.
+// Holdings returns the certificates that services hold (see [Held]) by lineage, and the oldest
+// of a lineage first.
 func (s *Store) Holdings(ctx context.Context, now time.Time) ([]Holding, error) {
 	list, err := holdings(ctx, s.db.Read, now)
 	if err != nil {
@@ -237,8 +240,7 @@ func holdings(ctx context.Context, q sqldb.Querier, now time.Time) ([]Holding, e
 	}
 	rows, err := q.QueryContext(ctx, `SELECT c.service, c.lineage, c.serial, c.names, i.key_id, c.not_before, c.not_after, c.issued_at
 		FROM certificates c JOIN issuers i ON i.id = c.issuer
-		WHERE c.not_after > ? AND c.kind <> '`+kinds.SelfIssued+`' AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)
-		ORDER BY c.lineage, c.id`, sqldb.Millis(now))
+		WHERE `+Held+` ORDER BY c.lineage, c.id`, sqldb.Millis(now))
 	if err != nil {
 		return nil, err
 	}
