@@ -769,7 +769,7 @@ func (a *Authority) statusOf(ctx context.Context, d *trust.Document, find map[st
 		return out, err
 	}
 	fleet, p := trust.NewFleet(held, versions), &plan{find: find}
-	out = stepapi.TrustStatus{Version: d.Version, Digest: d.Digest(), Holders: fleet.Size()}
+	out = stepapi.TrustStatus{Version: d.Version, Digest: d.Digest(), Holders: fleet.Size(), Unreported: fleet.Unreported()}
 	for _, fp := range d.Roots {
 		row := stepapi.RootStatus{
 			Fingerprint: fp, Subject: find[fp].Subject.CommonName, Stage: d.Stage(fp), Since: d.Since[fp], NotAfter: find[fp].NotAfter,

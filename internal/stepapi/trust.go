@@ -69,6 +69,9 @@ type TrustStatus struct {
 	Roots         []RootStatus        `json:"roots"`   // the active one first
 	Intermediates []IntermediateState `json:"intermediates"`
 	Holders       int                 `json:"holders"` // services that hold a certificate, by lineage
+	// Unreported is how many of the holders have not reported any bundle yet: they have just
+	// enrolled, or their clients never report. They do not count as trusting a root.
+	Unreported int `json:"unreported,omitempty"`
 	// Request is the open request for an intermediate, PEM; only after StepRequest.
 	Request string `json:"request,omitempty"`
 }

@@ -53,6 +53,16 @@ func NewFleet(held []truststore.Holding, documents []*Document) Fleet {
 // Size returns how many lineages have a live certificate.
 func (f Fleet) Size() int { return len(f.lineages) }
 
+// Unreported returns how many lineages have not reported any bundle.
+func (f Fleet) Unreported() (n int) {
+	for _, l := range f.lineages {
+		if len(l.newest().Reports) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // Without returns the holders that have not reported a bundle with the root as in effect, each
 // with the reason. They would refuse a peer whose certificate chains to it. Of a holder whose
 // certificate is in use by several processes, each has to report such a bundle.

@@ -3,6 +3,7 @@ package operate
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func short(fingerprint string) string { return fingerprint[:min(shown, len(finge
 func printRoots(u *ui.UI, s stepapi.TrustStatus) error {
 	t := u.NewTable("ROOT", "STAGE", "SINCE", "UNTIL", "TRUSTED BY", "USED BY", "SUBJECT")
 	for _, r := range s.Roots {
-		t.Row(short(r.Fingerprint), stageOf(r), stamp(r.Since), stamp(r.NotAfter), fmt.Sprintf("%d of %d", r.Trusting, s.Holders), fmt.Sprint(len(r.Users)), r.Subject)
+		t.Row(short(r.Fingerprint), stageOf(r), stamp(r.Since), stamp(r.NotAfter), trustedBy(r, s), fmt.Sprint(len(r.Users)), r.Subject)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -43,18 +44,37 @@ func printRoots(u *ui.UI, s stepapi.TrustStatus) error {
 	return nil
 }
 
+// trustedBy counts who has a root. Somebody who has just enrolled has not said so yet, which is
+// no fault of the root.
+func trustedBy(r stepapi.RootStatus, s stepapi.TrustStatus) string {
+	text := fmt.Sprintf("%d of %d", r.Trusting, s.Holders)
+	if s.Unreported > 0 {
+		text += fmt.Sprintf(", %d not yet reported", s.Unreported)
+	}
+	return text
+}
+
 // stageOf is the stage of a root in the words of people: a staged root that all trust is
-// adopted, and one that single services try says which.
+// adopted, and one that single services try says which, up to a few.
 func stageOf(r stepapi.RootStatus) string {
 	switch {
 	case r.Stage != stepapi.StageStaged:
 		return r.Stage
 	case len(r.Services) > 0:
-		return "tried by " + strings.Join(r.Services, ", ")
+		return "tried by " + fewOf(r.Services)
 	case len(r.Without) == 0:
 		return "adopted"
 	}
 	return r.Stage
+}
+
+// fewOf joins names, three at most, and says how many more there are.
+func fewOf(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // printIntermediates prints a row for each intermediate: the one that issues first, then those
@@ -96,9 +116,18 @@ func printHolders(u *ui.UI, heading string, list []stepapi.Holder) error {
 		}
 	}
 	now := time.Now()
-	t := u.NewTable("SERVICE", "NAMES", "LAST SEEN", "NEXT RENEWAL", "EXPIRES", "SERIAL")
+	columns := []string{"SERVICE", "NAMES", "LAST SEEN", "NEXT RENEWAL", "EXPIRES", "SERIAL"}
+	reasons := slices.ContainsFunc(list, func(h stepapi.Holder) bool { return h.Reason != "" })
+	if reasons {
+		columns = append(columns, "REASON")
+	}
+	t := u.NewTable(columns...)
 	for _, h := range list {
-		t.Row(h.Service, namesOf(h.Names), since(h.LastSeen, now), until(h.NextRenewal, now), until(h.Expires, now), h.Serial)
+		row := []string{h.Service, namesOf(h.Names), since(h.LastSeen, now), until(h.NextRenewal, now), until(h.Expires, now), h.Serial}
+		if reasons {
+			row = append(row, h.Reason)
+		}
+		t.Row(row...)
 	}
 	return t.Flush()
 }
