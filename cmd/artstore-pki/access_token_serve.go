@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os/user"
-	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
@@ -15,19 +13,16 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/fileperm"
-	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 	"github.com/artstore/artstore-pki/internal/unixsocket"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Flags of access-token serve.
-const (
-	flagSocket = "socket"
-	flagGroup  = "group"
-)
+// flagSocket is the flag of access-token serve for its socket.
+const flagSocket = "socket"
 
 // accessTokenServeCommand declares access-token serve. Its --ready-file is not the shared
 // flag, because it gets the path of a socket and no URL.
@@ -47,7 +42,7 @@ A socket that a killed process left is replaced; one that is served is not. SIGT
 docs/access-token.md shows how programs use it.`,
 		Flags: append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
 			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
-			&cli.StringFlag{Name: flagGroup, Usage: "`GROUP`, by name or number, whose members may use the socket as well: mode 0660"},
+			values.GroupFlag(),
 			&cli.StringFlag{Name: flags.ReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
 			serving.MetricsFlag("; meant for loopback"),
 		),
@@ -57,7 +52,7 @@ docs/access-token.md shows how programs use it.`,
 }
 
 // runAccessTokenServe keeps a token fresh and hands it out over a Unix socket until its
-// context ends. It checks the group and the settings, and gets its certificate, before it
+// context ends. It checks the settings, and gets its certificate, before it
 // touches the socket: a start that fails leaves the socket of a running process alone.
 //
 // It warns if others could replace the socket, and refuses a socket that another process
@@ -70,10 +65,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	socket := unixsocket.Socket{Path: c.String(flagSocket)}
-	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
-		return err
-	}
+	socket := unixsocket.Socket{Path: c.String(flagSocket), Group: values.GroupOf(c)}
 	d, err := uploads.OpenDaemon(u, c, "access-token")
 	if err != nil {
 		return err
@@ -111,28 +103,6 @@ func tokenSocketHint(err error) error {
 		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
 	}
 	return err
-}
-
-// groupID returns the number of the group that name names, which may be a number itself, or 0
-// for no group if name is empty. The group of root is refused: 0 stands for none, and root
-// needs no permission.
-func groupID(name string) (int, error) {
-	if name == "" {
-		return 0, nil
-	}
-	text := name
-	if _, err := strconv.Atoi(name); err != nil {
-		found, err := user.LookupGroup(name)
-		if err != nil {
-			return 0, ui.UsageErrorf("--%s %q: there is no such group", flagGroup, printable.Clean(name))
-		}
-		text = found.Gid
-	}
-	id, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || id == 0 {
-		return 0, ui.UsageErrorf("--%s %q: want a group other than root's", flagGroup, printable.Clean(name))
-	}
-	return int(id), nil
 }
 
 // tokenReady returns a function that reports why no token could be handed out now, or nil. It

@@ -46,16 +46,3 @@ func counted(t *testing.T, registry *prometheus.Registry, name, label string) fl
 	}
 	return 0
 }
-
-func TestGroupID(t *testing.T) {
-	for name, want := range map[string]int{"": 0, "12": 12} {
-		if got, err := groupID(name); got != want || err != nil {
-			t.Errorf("%q: %d, %v; want %d", name, got, err, want)
-		}
-	}
-	for _, name := range []string{"0", "-1", "root", "4294967296", "no such group", "\x1b[0m"} {
-		if _, err := groupID(name); err == nil {
-			t.Errorf("%q is a group", name)
-		}
-	}
-}
