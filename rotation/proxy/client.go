@@ -54,29 +54,34 @@ type Client struct {
 	conns     *conns
 }
 
+// Check returns what is wrong with the configuration, the identity aside. It is for programs
+// that read one, and want to say so before they get a certificate.
+func (cfg ClientConfig) Check() error {
+	if _, err := cfg.Limits.orDefault(); err != nil {
+		return err
+	}
+	if cfg.To.host() == "" {
+		return errors.New("the address of the server is missing, or has no host, or is a Unix socket")
+	}
+	if len(cfg.AllowServer) > 0 {
+		_, err := newAllowList(cfg.AllowServer)
+		return err
+	}
+	return nil
+}
+
 // NewClient returns a client that follows the identity. It fails if the configuration is not
 // valid, or the certificate has no clientAuth. The caller closes it after Serve has returned.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	c, err := newClient(cfg)
+	err := cfg.Check()
+	if err == nil && cfg.Identity == nil {
+		err = errors.New("the identity is missing")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("making a proxy: %w", err)
 	}
-	return c, nil
-}
-
-func newClient(cfg ClientConfig) (*Client, error) {
-	limits, err := cfg.Limits.orDefault()
-	if err != nil {
-		return nil, err
-	}
-	cfg.Limits = limits
-	switch {
-	case cfg.Identity == nil:
-		return nil, errors.New("the identity is missing")
-	case cfg.To.host() == "":
-		return nil, errors.New("the address of the server is missing, or is no HOST:PORT")
-	}
-	dialer := net.Dialer{Timeout: limits.Connect}
+	cfg.Limits, _ = cfg.Limits.orDefault() // checked
+	dialer := net.Dialer{Timeout: cfg.Limits.Connect}
 	options := rotation.TransportOptions{ServerName: cfg.ServerName, ExpectContinueTimeout: expectContinue, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
@@ -85,15 +90,14 @@ func newClient(cfg ClientConfig) (*Client, error) {
 		return &countedEnd{Conn: c}, nil
 	}}
 	if len(cfg.AllowServer) > 0 {
-		if _, err := newAllowList(cfg.AllowServer); err != nil {
-			return nil, err
-		}
 		options.AuthorizeServer = rotation.AllowNames(cfg.AllowServer...)
 	}
 	c := &Client{meter: newMeter(cfg.Logger), cfg: cfg}
 	c.conns = newConns(c.meter)
-	c.transport, err = cfg.Identity.Transport(options)
-	return c, err
+	if c.transport, err = cfg.Identity.Transport(options); err != nil {
+		return nil, fmt.Errorf("making a proxy: %w", err)
+	}
+	return c, nil
 }
 
 // Close cuts the connections to the server.

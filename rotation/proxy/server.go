@@ -52,48 +52,55 @@ type Server struct {
 	conns   *conns
 }
 
-// NewServer returns a server that follows the identity. It fails if the configuration is not
-// valid, or the certificate has no serverAuth.
-func NewServer(cfg ServerConfig) (*Server, error) {
-	s, err := newServer(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("making a proxy: %w", err)
-	}
-	return s, nil
+// Check returns what is wrong with the configuration, the identity aside. It is for programs
+// that read one, and want to say so before they get a certificate.
+func (cfg ServerConfig) Check() error {
+	_, err := cfg.parse()
+	return err
 }
 
-func newServer(cfg ServerConfig) (*Server, error) {
-	limits, err := cfg.Limits.orDefault()
-	if err != nil {
+// parse returns a server that has no identity yet.
+func (cfg ServerConfig) parse() (s *Server, err error) {
+	if cfg.Limits, err = cfg.Limits.orDefault(); err != nil {
 		return nil, err
 	}
-	cfg.Limits, cfg.IdentityHeader = limits, cmp.Or(cfg.IdentityHeader, DefaultIdentityHeader)
-	switch {
-	case cfg.Identity == nil:
-		return nil, errors.New("the identity is missing")
-	case cfg.ProxyHeader && cfg.Protocol != TCP:
-		return nil, errors.New("the PROXY protocol goes with TCP: HTTP has headers")
-	}
+	cfg.IdentityHeader = cmp.Or(cfg.IdentityHeader, DefaultIdentityHeader)
 	if err := checkHeaderName(cfg.IdentityHeader); err != nil {
 		return nil, err
 	}
-	s := &Server{meter: newMeter(cfg.Logger), cfg: cfg}
+	if cfg.ProxyHeader && cfg.Protocol != TCP {
+		return nil, errors.New("the PROXY protocol goes with TCP: HTTP has headers")
+	}
+	s = &Server{meter: newMeter(cfg.Logger), cfg: cfg}
 	s.conns = newConns(s.meter)
 	if s.allow, err = newAllowList(cfg.Allow); err != nil {
 		return nil, err
 	}
-	if s.backend, err = newBackend(cfg.To, limits.Connect, cfg.AllowCleartext); err != nil {
-		return nil, err
+	s.backend, err = newBackend(cfg.To, cfg.Limits.Connect, cfg.AllowCleartext)
+	return s, err
+}
+
+// NewServer returns a server that follows the identity. It fails if the configuration is not
+// valid, or the certificate has no serverAuth.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	s, err := cfg.parse()
+	if err == nil && cfg.Identity == nil {
+		err = errors.New("the identity is missing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a proxy: %w", err)
 	}
 	options := rotation.ServerOptions{
 		Authorize: rotation.AllowNames(cfg.Allow...), DrainTimeout: cfg.DrainTimeout,
-		MaxConns: limits.MaxConns, MaxConnsPerAddress: limits.MaxConnsPerAddress,
+		MaxConns: s.cfg.Limits.MaxConns, MaxConnsPerAddress: s.cfg.Limits.MaxConnsPerAddress,
 	}
 	if cfg.Protocol == TCP {
 		options.NextProtos = []string{} // the proxy does not know what the service speaks
 	}
-	s.tls, err = cfg.Identity.Server(options)
-	return s, err
+	if s.tls, err = cfg.Identity.Server(options); err != nil {
+		return nil, fmt.Errorf("making a proxy: %w", err)
+	}
+	return s, nil
 }
 
 // Serve passes on what comes on ln until ctx ends, and closes ln. Then connections and
