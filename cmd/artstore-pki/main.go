@@ -62,6 +62,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/agentcmd"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/proxycmd"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
 )
@@ -150,6 +151,7 @@ func clientCommands(u *ui.UI) []*cli.Command {
 		accessTokenCommand(u),
 		configCommand(u),
 		ingestCommand(u),
+		proxycmd.Command(u),
 		healthCommand(),
 	}
 }
