@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -237,14 +238,23 @@ func TestWatchClientLeaves(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
 	have := having(now(t, cl))
-	cl.http.Timeout = time.Second // it waits for this long, and leaves
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, cl.url+"/1.0/watch?"+have, nil)
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, cl.url+"/1.0/watch?"+have, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := cl.http.Do(req); err == nil {
-		_ = resp.Body.Close()
-		t.Fatalf("answered: %d", resp.StatusCode)
+	left := make(chan error, 1)
+	go func() {
+		resp, err := cl.http.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		left <- err
+	}()
+	awaitWatchers(t, c, 1)
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("answered: %v", err)
 	}
 	awaitWatchers(t, c, 0)
 }

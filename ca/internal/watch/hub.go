@@ -75,7 +75,7 @@ func New(limit func() int) *Hub {
 	return &Hub{limit: limit, waiting: make(map[*Ticket]struct{}), by: make(map[string][]*Ticket)}
 }
 
-// Ticket is a request that waits. Its owner calls Wait or Leave.
+// Ticket is a request that waits. Its owner calls Wait, Then or Leave.
 type Ticket struct {
 	hub    *Hub
 	holder Holder
@@ -252,7 +252,8 @@ func (t *Ticket) Longest() time.Duration { return t.wait }
 // Shorten makes Wait return after d at the latest. It is called before Wait.
 func (t *Ticket) Shorten(d time.Duration) { t.wait = max(0, min(t.wait, d)) }
 
-// Leave gives the place of the ticket back. Leaving twice is harmless.
+// Leave gives the place of the ticket back. After Then the function is called, with
+// [ReasonGone]. Leaving twice is harmless.
 func (t *Ticket) Leave() {
 	t.hub.mu.Lock()
 	defer t.hub.mu.Unlock()

@@ -266,7 +266,8 @@ func TestClose(t *testing.T) {
 }
 
 // TestThen: a function gets the answer that Wait would have returned: of a change before and
-// after it is given, of the end of the wait, and of the end of the hub, which waits for it.
+// after it is given, of the end of the wait, of a client that leaves, and of the end of the hub,
+// which waits for it.
 func TestThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub(1000)
@@ -296,6 +297,18 @@ func TestThen(t *testing.T) {
 			}
 		}
 		h.Publish(&watch.Values{Trust: trustA, Lists: "1"})
+		for _, before := range []bool{true, false} { // the client leaves before or after the function is given
+			ticket, _ := h.Enter(holder("b"), current())
+			if before {
+				ticket.Leave()
+			}
+			ticket.Then(func(a watch.Answer) { got <- a })
+			ticket.Leave()
+			ticket.Leave()
+			if a := <-got; a.Reason != watch.ReasonGone || h.Waiting() != 0 {
+				t.Errorf("a client that left: %+v, %d wait", a, h.Waiting())
+			}
+		}
 		then(holder("a"))
 		h.Close()
 		if a := <-got; a.Reason != watch.ReasonClosed || h.Waiting() != 0 {
