@@ -5,19 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
-	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/trust"
+	"github.com/artstore/artstore-pki/ca/internal/trustplan"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
-	"github.com/artstore/artstore-pki/ca/internal/validity"
-	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
-	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -38,25 +33,13 @@ type (
 	Holder = stepapi.Holder
 )
 
-// CutOffError refuses a step that would cut off services. Nothing was changed.
-type CutOffError struct {
-	// Step is the step in words, such as "activating root 0123456789abcdef".
-	Step string
-	// Holders would be cut off. TrustChange.Accept can name each of them.
-	Holders []Holder
-}
-
-func (e *CutOffError) Error() string {
-	return e.Step + " would cut off " + stepapi.ServicesOf(e.Holders)
-}
-
-// StepError refuses a step that makes no sense now, whatever the services have adopted.
-// Nothing was changed.
-type StepError struct{ Err error }
-
-func (e *StepError) Error() string { return e.Err.Error() }
-
-func (e *StepError) Unwrap() error { return e.Err }
+// Errors of [Authority.ChangeTrust] that callers match. Nothing was changed.
+type (
+	// CutOffError refuses a step that would cut off services.
+	CutOffError = trustplan.CutOffError
+	// StepError refuses a step that makes no sense now.
+	StepError = trustplan.StepError
+)
 
 // errDryRun ends a change after the decision.
 var errDryRun = errors.New("nothing was changed")
@@ -72,260 +55,28 @@ func (a *Authority) ChangeTrust(ctx context.Context, by string, change TrustChan
 	if change.Step == stepapi.StepRequest {
 		return a.requestIntermediate(ctx)
 	}
-	var planned *plan
+	var planned *trustplan.Plan
 	for attempt := 0; ; attempt++ {
 		err := a.update(ctx, func(next *state) (err error) {
 			if err := a.catchUp(ctx, next); err != nil {
 				return err
 			}
-			if planned, err = a.planStep(ctx, next, change); err != nil {
+			if planned, err = a.before(next).Plan(ctx, change); err != nil {
 				return err
 			}
-			return a.take(ctx, next, planned, by)
+			return a.take(ctx, taking{next, planned, by, change.DryRun})
 		})
 		switch {
 		case (errors.Is(err, truststore.ErrChanged) || errors.Is(err, truststore.ErrInUse)) && attempt < 3: // another process was faster: decide again from what it has done
 			continue
 		case errors.Is(err, errDryRun):
-			return a.statusOf(ctx, planned.doc, planned.find)
+			return a.statusOf(ctx, planned.Doc, planned.Find)
 		case err != nil:
 			return stepapi.TrustStatus{}, fmt.Errorf("changing the trust: %w", err)
 		}
-		a.logger.WarnContext(ctx, "trust changed", "step", planned.text, "version", planned.doc.Version, "caller", by)
+		a.logger.WarnContext(ctx, "trust changed", "step", planned.Text, "version", planned.Doc.Version, "caller", by)
 		return a.TrustStatus(ctx)
 	}
-}
-
-// plan is a step that was found possible, before it is decided and taken.
-type plan struct {
-	change stepapi.TrustChange
-	doc    *trust.Document
-	text   string // the step in words, for errors, log and record
-	// cutOff returns who would be cut off; nil if nobody can be.
-	cutOff func(trust.Fleet) []stepapi.Holder
-	// fresh are CA certificates that were made for the step. Their keys are in memory only.
-	fresh []cacert.Issuer
-	// lists are roots whose list is signed anew, with the document's revocations.
-	lists []cacert.Issuer
-	// given is the list of a root in lists without a key: its holder has signed it.
-	given *crl.List
-	find  map[string]*x509.Certificate // all certificates of the document before the step, and fresh
-	// retires are intermediates, by subject key id, that were found to have no unexpired leaf.
-	retires []string
-}
-
-// planStep makes the next document and the certificates of it. Nothing is written.
-func (a *Authority) planStep(ctx context.Context, st *state, change stepapi.TrustChange) (*plan, error) {
-	p := &plan{change: change, find: st.byFingerprint()}
-	named, err := fingerprintIn(change.Certificate)
-	if err != nil {
-		return nil, &StepError{err}
-	}
-	if change.Version != 0 && change.Version != st.trust.Version {
-		return nil, &StepError{fmt.Errorf("step %s was chosen by version %d of the trust, which has version %d now", change.Step, change.Version, st.trust.Version)}
-	}
-	if err := needsName(change.Step, named, st.trust); err != nil {
-		return nil, &StepError{err}
-	}
-	switch d, now := st.trust, time.Now().UTC(); change.Step {
-	case stepapi.StepAdd:
-		err = a.planAdd(st, p, now)
-	case stepapi.StepTry:
-		err = p.planTry(st, named)
-	case stepapi.StepActivate:
-		root := orStaged(d, named)
-		p.text, p.cutOff = "activating root "+short(root), func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
-		p.doc, err = d.Activate(root, p.rootOf, now)
-	case stepapi.StepRollback:
-		err = p.planRollback(d, now)
-	case stepapi.StepRemove:
-		p.text, p.cutOff = "removing root "+short(named), func(f trust.Fleet) []stepapi.Holder { return f.Users(p.under(d, named)) }
-		p.doc, err = d.Remove(named, p.rootOf)
-	case stepapi.StepRotateIntermediate:
-		if err := a.planIntermediate(ctx, st, p); err != nil {
-			return nil, err
-		}
-	case stepapi.StepRevokeIntermediate:
-		err = a.planRevocation(st, p, named, now)
-	default:
-		err = fmt.Errorf("step %.40q: want add, try, activate, rollback, remove, rotate-intermediate or revoke-intermediate", change.Step)
-	}
-	if err == nil {
-		err = p.check(st.trust, time.Now())
-	}
-	if err != nil {
-		return nil, &StepError{err}
-	}
-	return p, nil
-}
-
-// needsName refuses a step that has to say which certificate it is about, and does not.
-func needsName(step, named string, d *trust.Document) error {
-	switch step {
-	case stepapi.StepTry, stepapi.StepActivate:
-		if named == "" && d.Staged == nil {
-			return fmt.Errorf("step %s: no root is staged, and no fingerprint names one", step)
-		}
-	case stepapi.StepRemove, stepapi.StepRevokeIntermediate:
-		if named == "" {
-			return fmt.Errorf("step %s: the fingerprint of the certificate is missing", step)
-		}
-	}
-	return nil
-}
-
-// check refuses a document that nobody could read, and a step after which a certificate that
-// has ended would sign.
-func (p *plan) check(before *trust.Document, now time.Time) error {
-	signs := []string{p.doc.Intermediates[0]}
-	if s := p.doc.Staged; s != nil && len(s.Services) > 0 {
-		signs = append(signs, s.Intermediate)
-	}
-	for _, fp := range signs {
-		if fp == before.Intermediates[0] { // no step may be refused because of what was before it
-			continue
-		}
-		for _, c := range []*x509.Certificate{p.find[fp], p.find[p.rootOf(fp)]} {
-			if c != nil && !now.Before(c.NotAfter) {
-				return fmt.Errorf("%s: %q, which would sign, ended at %s", p.text, c.Subject.CommonName, validity.Stamp(c.NotAfter))
-			}
-		}
-	}
-	if err := p.doc.Check(); err != nil {
-		return fmt.Errorf("%s: %w", p.text, err)
-	}
-	return nil
-}
-
-// planAdd makes a root like the active one and an intermediate like the issuing one under it.
-// The intermediate is made at once, so that no later step needs the key of the root.
-func (a *Authority) planAdd(st *state, p *plan, now time.Time) error {
-	if st.trust.Staged != nil { // before keys are made
-		_, err := st.trust.Add("", "", now)
-		return err
-	}
-	issuing, root, err := a.newPair(st, p.change)
-	if err != nil {
-		return err
-	}
-	p.use(root)
-	p.use(issuing)
-	if root.Key != nil {
-		p.lists = []cacert.Issuer{root}
-	}
-	p.text = "adding root " + short(certs.Fingerprint(root.Cert))
-	p.doc, err = st.trust.Add(certs.Fingerprint(root.Cert), certs.Fingerprint(issuing.Cert), now)
-	return err
-}
-
-// planTry refuses services without a profile, which would never get a certificate. Peers that
-// do not have the root would refuse those that try it.
-func (p *plan) planTry(st *state, named string) (err error) {
-	root := orStaged(st.trust, named)
-	for _, service := range p.change.Services {
-		if _, known := st.config.Profiles[service]; !known {
-			return fmt.Errorf("trying root %s: service %.80q has no profile", short(root), service)
-		}
-	}
-	p.text = fmt.Sprintf("trying root %s with %s", short(root), strings.Join(p.change.Services, ", "))
-	if len(p.change.Services) > 0 {
-		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Without(root) }
-	}
-	p.doc, err = st.trust.Try(root, p.change.Services)
-	return err
-}
-
-// planRollback undoes the last step. Whoever uses a certificate under the root that leaves, or
-// does not have the root that is active again, would be cut off.
-func (p *plan) planRollback(d *trust.Document, now time.Time) (err error) {
-	var gone string
-	if p.doc, gone, err = d.Rollback(p.rootOf, now); err != nil {
-		return err
-	}
-	switch active := p.doc.Roots[0]; {
-	case gone != "":
-		p.text = "rolling back root " + short(gone) + " out of the bundle"
-		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Users(p.under(d, gone)) }
-	case active != d.Roots[0]:
-		p.text = "rolling back to root " + short(active)
-		p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Without(active) }
-	default:
-		p.text = "rolling back the trial of root " + short(d.Staged.Root)
-	}
-	return nil
-}
-
-// planIntermediate makes an intermediate under the active root. The old one stays listed, and
-// signs its revocation list, until its last leaf has expired.
-func (a *Authority) planIntermediate(ctx context.Context, st *state, p *plan) error {
-	fresh, root, err := a.nextIssuer(st, p.change)
-	if err != nil {
-		return err
-	}
-	used, err := a.unretired(ctx, st.intermediates)
-	if err != nil {
-		return err
-	}
-	p.use(fresh)
-	if root.Key != nil {
-		p.lists = []cacert.Issuer{root}
-	}
-	p.text = "rotating the intermediate to " + short(certs.Fingerprint(fresh.Cert))
-	p.doc = st.trust.Issue(certs.Fingerprint(fresh.Cert), p.rootOf, func(fp string) bool { return slices.Contains(used, p.find[fp]) })
-	for _, fp := range st.trust.Intermediates {
-		if !slices.Contains(p.doc.Intermediates, fp) {
-			p.retires = append(p.retires, cacert.KeyID(p.find[fp])) // a leaf may be committed until the step is
-		}
-	}
-	return nil
-}
-
-// nextIssuer makes an intermediate under the active root, or takes the one that the holder of
-// that root has signed; the root has no key then.
-func (a *Authority) nextIssuer(st *state, change stepapi.TrustChange) (fresh, root cacert.Issuer, err error) {
-	root.Cert = st.roots[0]
-	if change.Signed != "" {
-		var by *x509.Certificate
-		if fresh, by, err = a.answer(st, change); err == nil && !by.Equal(root.Cert) {
-			err = &StepError{fmt.Errorf("rotating the intermediate: %q is not the active root; add it first", by.Subject.CommonName)}
-		}
-		return fresh, root, err
-	}
-	if root.Key, err = a.files.ReadKey(root.Cert, st.config.RootKey); err != nil {
-		return fresh, root, err
-	}
-	fresh, err = a.successor(st.intermediates[0], root, keyPlace{st.config, change.DryRun})
-	return fresh, root, err
-}
-
-// newPair makes a root with an intermediate under it, or takes those that the holder of the
-// root has made; the root has no key then.
-func (a *Authority) newPair(st *state, change stepapi.TrustChange) (issuing, root cacert.Issuer, err error) {
-	place := keyPlace{st.config, change.DryRun}
-	if change.Signed == "" {
-		if root, err = a.successor(st.roots[0], cacert.Issuer{}, place); err == nil {
-			issuing, err = a.successor(st.intermediates[0], root, place)
-		}
-		return issuing, root, err
-	}
-	issuing, root.Cert, err = a.answer(st, change)
-	if err == nil && slices.ContainsFunc(st.roots, root.Cert.Equal) {
-		err = fmt.Errorf("adding root %s: it is in the trust bundle already", short(certs.Fingerprint(root.Cert)))
-	}
-	return issuing, root, err
-}
-
-// answer reads what the holder of a root has signed. Its faults are the caller's, so they are a
-// [StepError].
-func (a *Authority) answer(st *state, change stepapi.TrustChange) (issuing cacert.Issuer, root *x509.Certificate, err error) {
-	if issuing, root, err = a.files.Answer([]byte(change.Signed), st.roots); err != nil {
-		return issuing, nil, &StepError{err}
-	}
-	outside, err := cacert.Outside([]*x509.Certificate{issuing.Cert, root}, st.rules.Own.Names)
-	if err == nil && len(outside) > 0 {
-		err = &StepError{fmt.Errorf("the signed certificate does not permit the authority's own names %s", strings.Join(outside, ", "))}
-	}
-	return issuing, root, err
 }
 
 // requestIntermediate makes a request for the holder of a root, or returns the one that is open.
@@ -348,118 +99,30 @@ func (a *Authority) requestIntermediate(ctx context.Context) (out stepapi.TrustS
 	return out, nil
 }
 
-// keyPlace decides where a new key is made.
-type keyPlace struct {
-	config policy.Config
-	dryRun bool // a key store keeps what it has made, so nothing is made there
+// before is what a step begins with.
+func (a *Authority) before(st *state) trustplan.Before {
+	return trustplan.Before{
+		Doc: st.trust, Roots: st.roots, Intermediates: st.intermediates, Config: st.config, OwnNames: st.rules.Own.Names,
+		Files: a.files, Unexpired: a.trustRecord.Unexpired,
+	}
 }
 
-// successor makes a root (parent zero) or an intermediate like old, with a new key. The key is in
-// the key store that pki.yaml names, and otherwise goes to the state directory: a root that is
-// in a token is not followed by one that is in a file.
-func (a *Authority) successor(old *x509.Certificate, parent cacert.Issuer, place keyPlace) (cacert.Issuer, error) {
-	want, store := cacert.SuccessorOf(old, place.config.Name), place.config.IntermediateKey
-	var err error
-	if parent.Cert == nil {
-		if store, err = place.config.RootStore(); err != nil {
-			return cacert.Issuer{}, err
-		}
-	}
-	if store != "" && !place.dryRun {
-		if want.Key, want.KeyURI, err = a.files.NewKey(want.KeyType, store); err != nil {
-			return cacert.Issuer{}, err
-		}
-	}
-	return cacert.New(want, parent)
-}
-
-// planRevocation signs a list of the root that names an intermediate.
-func (a *Authority) planRevocation(st *state, p *plan, named string, now time.Time) (err error) {
-	p.text = "revoking intermediate " + short(named)
-	if p.find[named] == nil { // one that is not in use any more
-		_, others, err := a.files.Authorities()
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(others, func(c *x509.Certificate) bool { return certs.Fingerprint(c) == named })
-		if i < 0 || p.rootIssued(others[i]) == "" {
-			return fmt.Errorf("revoking intermediate %s: no root of the bundle has signed it, or it is not known here", short(named))
-		}
-		p.find[named] = others[i]
-	}
-	if p.doc, err = st.trust.Revoke(named, now); err != nil {
-		return err
-	}
-	root := cacert.Issuer{Cert: p.find[p.rootOf(named)]}
-	if p.change.Signed != "" {
-		p.given, err = crl.ReadSigned(a.files.Path, []byte(p.change.Signed), root.Cert, p.find[named])
-	} else {
-		root.Key, err = a.files.ReadKey(root.Cert, st.config.RootKey)
-	}
-	if err != nil {
-		return err
-	}
-	p.lists = []cacert.Issuer{root}
-	p.cutOff = func(f trust.Fleet) []stepapi.Holder { return f.Users([]*x509.Certificate{p.find[named]}) }
-	return nil
-}
-
-// use adds a certificate that was made for the step.
-func (p *plan) use(i cacert.Issuer) {
-	p.fresh = append(p.fresh, i)
-	p.find[certs.Fingerprint(i.Cert)] = i.Cert
-}
-
-// rootOf is a [trust.Lineage].
-func (p *plan) rootOf(intermediate string) string {
-	c := p.find[intermediate]
-	if c == nil {
-		return ""
-	}
-	return p.rootIssued(c)
-}
-
-// rootIssued returns the root that has signed an intermediate, "" if none that is known has.
-func (p *plan) rootIssued(c *x509.Certificate) string {
-	for fp, root := range p.find {
-		if !root.Equal(c) && cacert.IsRoot(root) && c.CheckSignatureFrom(root) == nil {
-			return fp
-		}
-	}
-	return ""
-}
-
-// under returns the intermediates of a document that a root has signed.
-func (p *plan) under(d *trust.Document, root string) (out []*x509.Certificate) {
-	for _, fp := range d.Intermediates {
-		if p.rootOf(fp) == root {
-			out = append(out, p.find[fp])
-		}
-	}
-	return out
+// taking is a step that is taken.
+type taking struct {
+	next   *state
+	plan   *trustplan.Plan
+	by     string // the caller
+	dryRun bool
 }
 
 // take writes what the step has made, decides and commits it, and loads it into next.
-func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) error {
+func (a *Authority) take(ctx context.Context, s taking) error {
 	versions, err := a.documents(ctx)
 	if err != nil {
 		return err
 	}
-	decide := func(held []truststore.Holding) error {
-		if p.cutOff == nil {
-			return nil
-		}
-		fleet := trust.NewFleet(held, versions)
-		left, err := fleet.NotAccepted(p.cutOff(fleet), p.change.Accept)
-		switch {
-		case err != nil:
-			return &StepError{fmt.Errorf("%s: %w", p.text, err)}
-		case len(left) > 0:
-			return &CutOffError{p.text, left}
-		}
-		return nil
-	}
-	if p.change.DryRun {
+	decide := func(held []truststore.Holding) error { return s.plan.Decide(trust.NewFleet(held, versions)) }
+	if s.dryRun {
 		held, err := a.trustRecord.Holdings(ctx, time.Now())
 		if err != nil {
 			return err
@@ -469,108 +132,36 @@ func (a *Authority) take(ctx context.Context, next *state, p *plan, by string) e
 		}
 		return errDryRun
 	}
-	rows, err := a.writeIssuers(p)
+	rows, err := s.plan.Write(a.files, a.logKey)
 	if err != nil {
 		return err
 	}
-	lists, err := a.signLists(p, rows)
-	if err != nil {
+	event := record.Event{Caller: s.by, Detail: clip(s.plan.Detail())}
+	if err := a.commitTrust(ctx, s.plan.Doc, truststore.NextVersion{Rows: rows, Decide: decide, Retires: s.plan.Retires, Event: event}); err != nil {
 		return err
 	}
-	if err := a.commitTrust(ctx, p.doc, truststore.NextVersion{Rows: rows, Decide: decide, Retires: p.retires, Event: p.event(by)}); err != nil {
-		return err
-	}
-	if err := a.settle(ctx, next, p, lists); err != nil {
-		return fmt.Errorf("the step is taken, as version %d of the record; this directory follows when its fault is mended: %w", p.doc.Version, err)
+	if err := a.settle(ctx, s.next, s.plan); err != nil {
+		return fmt.Errorf("the step is taken, as version %d of the record; this directory follows when its fault is mended: %w", s.plan.Doc.Version, err)
 	}
 	return nil
 }
 
 // settle brings the directory and next to a step that is in the record. It may fail: then each
 // second, and each start, tries again by the record (followTrust).
-func (a *Authority) settle(ctx context.Context, next *state, p *plan, lists []*crl.List) error {
-	// A list is written after the commit: a step that the record has refused must not revoke.
-	// After a crash in between the list comes from the record (statedir.Dir.Fetch).
-	for i, root := range p.lists {
-		if err := crl.StoreRoot(a.files.Path, root.Cert, lists[i]); err != nil {
-			return err
-		}
-	}
-	if err := a.files.WriteDocument(p.doc); err != nil {
+func (a *Authority) settle(ctx context.Context, next *state, p *trustplan.Plan) error {
+	// After a crash before this the lists come from the record (statedir.Dir.Fetch).
+	if err := p.StoreLists(a.files); err != nil {
 		return err
 	}
-	if p.change.Signed != "" && len(p.fresh) > 0 { // the step is taken; what is left of the request, the next one replaces
+	if err := a.files.WriteDocument(p.Doc); err != nil {
+		return err
+	}
+	if p.Answers() { // the step is taken; what is left of the request, the next one replaces
 		if err := a.files.DropRequest(); err != nil {
 			a.logger.WarnContext(ctx, "answered request not removed", "path", a.files.RequestPath(), "err", err)
 		}
 	}
-	return a.load(next, p.doc)
-}
-
-func (p *plan) event(by string) record.Event {
-	detail := p.text
-	if len(p.change.Accept) > 0 {
-		detail += "; accepted to cut off " + strings.Join(p.change.Accept, ", ")
-	}
-	return record.Event{Caller: by, Detail: clip(detail)}
-}
-
-// signLists signs the lists of p.lists, in their order, and puts each into the row of its root.
-func (a *Authority) signLists(p *plan, rows []truststore.Row) (lists []*crl.List, err error) {
-	for _, root := range p.lists {
-		list := p.given
-		if list == nil {
-			if list, err = crl.SignRoot(a.files.Path, root, p.revokedUnder(root.Cert)); err != nil {
-				return nil, err
-			}
-		}
-		lists = append(lists, list)
-		i := slices.IndexFunc(rows, func(r truststore.Row) bool { return r.Fingerprint == certs.Fingerprint(root.Cert) })
-		rows[i].CRL = list.DER() // writeIssuers has made a row for each root of p.lists
-	}
-	return lists, nil
-}
-
-// revokedUnder returns the intermediates that the list of a root has to name. Those that are
-// not in use any more are on the list before.
-func (p *plan) revokedUnder(root *x509.Certificate) (out []crl.Revoked) {
-	for _, fp := range slices.Sorted(maps.Keys(p.doc.Revoked)) {
-		if c := p.find[fp]; c != nil && c.CheckSignatureFrom(root) == nil {
-			out = append(out, crl.Revoked{Serial: c.SerialNumber, At: p.doc.Revoked[fp], Reason: reasonCACompromise})
-		}
-	}
-	return out
-}
-
-// reasonCACompromise is the reason of the entry of an intermediate (RFC 5280 §5.3.1).
-const reasonCACompromise = 2
-
-// writeIssuers writes new certificates and keys to the directory, and returns their rows for
-// the record, and those of the roots whose lists are signed.
-func (a *Authority) writeIssuers(p *plan) (rows []truststore.Row, err error) {
-	for _, i := range p.fresh {
-		write := a.files.WriteIssuer
-		if i.Key == nil { // a root of somebody else
-			write = func(i cacert.Issuer) error { return a.files.WriteCert(i.Cert) }
-		}
-		if err := write(i); err != nil {
-			return nil, err
-		}
-	}
-	changed := slices.Clone(p.fresh)
-	for _, root := range p.lists {
-		if !slices.ContainsFunc(changed, func(i cacert.Issuer) bool { return i.Cert.Equal(root.Cert) }) {
-			changed = append(changed, root)
-		}
-	}
-	for _, i := range changed { // the key of a root is never in the record: steps that need it are taken where it is
-		row, err := a.files.Row(i.Cert, a.logKey, !cacert.IsRoot(i.Cert))
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
+	return a.load(next, p.Doc)
 }
 
 // commitTrust signs a document and stores it as the next version.
@@ -611,15 +202,6 @@ func (st *state) issuerFor(service string) cacert.Issuer {
 		return *st.tried
 	}
 	return cacert.Issuer{Cert: st.intermediates[0], Key: st.signer}
-}
-
-// byFingerprint returns the certificates of the state by their fingerprints.
-func (st *state) byFingerprint() map[string]*x509.Certificate {
-	out := make(map[string]*x509.Certificate, len(st.roots)+len(st.intermediates))
-	for _, c := range slices.Concat(st.roots, st.intermediates) {
-		out[certs.Fingerprint(c)] = c
-	}
-	return out
 }
 
 // enterTrust puts the trust of the directory into a record that has none: one from before
@@ -755,7 +337,7 @@ func (a *Authority) TrustStatus(ctx context.Context) (TrustStatus, error) {
 		a.logger.WarnContext(ctx, "the status of the trust is that of this process", "err", err)
 	}
 	st := a.state.Load()
-	return a.statusOf(ctx, st.trust, st.byFingerprint())
+	return a.statusOf(ctx, st.trust, trustplan.ByFingerprint(st.roots, st.intermediates))
 }
 
 // statusOf is TrustStatus of one document. find has its certificates.
@@ -768,60 +350,5 @@ func (a *Authority) statusOf(ctx context.Context, d *trust.Document, find map[st
 	if err != nil {
 		return out, err
 	}
-	fleet, p := trust.NewFleet(held, versions), &plan{find: find}
-	out = stepapi.TrustStatus{Version: d.Version, Digest: d.Digest(), Holders: fleet.Size(), Unreported: fleet.Unreported()}
-	for _, fp := range d.Roots {
-		row := stepapi.RootStatus{
-			Fingerprint: fp, Subject: find[fp].Subject.CommonName, Stage: d.Stage(fp), Since: d.Since[fp], NotAfter: find[fp].NotAfter,
-			Without: fleet.Without(fp), Users: fleet.Users(p.under(d, fp)),
-		}
-		if row.Stage == stepapi.StageStaged {
-			row.Services = d.Staged.Services
-		}
-		row.Trusting = fleet.Size() - len(row.Without)
-		out.Roots = append(out.Roots, row)
-	}
-	for i, fp := range d.Intermediates {
-		c := find[fp]
-		out.Intermediates = append(out.Intermediates, stepapi.IntermediateState{
-			Fingerprint: fp, Subject: c.Subject.CommonName, Root: p.rootOf(fp), Issues: i == 0, NotAfter: c.NotAfter,
-			Revoked: d.Revoked[fp], Users: len(fleet.Users([]*x509.Certificate{c})),
-		})
-	}
-	return out, nil
+	return trustplan.Status(d, find, trust.NewFleet(held, versions)), nil
 }
-
-// unretired returns the intermediates with a leaf that has not expired. The others need no
-// revocation list any more. Their files stay, because the record refers to them.
-func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]*x509.Certificate, error) {
-	var kept []*x509.Certificate
-	for _, c := range list {
-		used, err := a.trustRecord.Unexpired(ctx, cacert.KeyID(c), time.Now())
-		if err != nil {
-			return nil, err
-		}
-		if used {
-			kept = append(kept, c)
-		}
-	}
-	return kept, nil
-}
-
-// fingerprintIn reads a fingerprint in any usual spelling; "" is none.
-func fingerprintIn(text string) (string, error) {
-	if text == "" {
-		return "", nil
-	}
-	return certs.ParseFingerprint(text)
-}
-
-// orStaged returns the named root, or the staged one if none is named.
-func orStaged(d *trust.Document, named string) string {
-	if named == "" && d.Staged != nil {
-		return d.Staged.Root
-	}
-	return named
-}
-
-// short is a fingerprint as it is printed in sentences.
-func short(fingerprint string) string { return fingerprint[:min(len(fingerprint), 16)] }
