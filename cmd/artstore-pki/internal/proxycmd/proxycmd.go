@@ -153,6 +153,7 @@ func (r running) serve(u *ui.UI, c *cli.Context) error {
 	if err := serving.Announce(u, c, r.name, address); err != nil {
 		return err
 	}
+	group.Go(func() error { return serving.Notify(ctx, u.Logger(slog.LevelInfo), r.side.Ready) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
