@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	tokenPoll   = 2 * time.Second  // between two looks at a token file
+	tokenPoll   = 3 * time.Second  // between two looks at a token file
 	leastPause  = 30 * time.Second // between two attempts to get a first certificate
 	longestWait = 10 * time.Minute // the same, after many failures
 )
