@@ -352,21 +352,6 @@ func (a *Authority) liveLimit(ctx context.Context, p *policy.Service, now time.T
 	return p.MaxLive, nil
 }
 
-// sweepEvery is the shortest time between two sweeps.
-const sweepEvery = 10 * time.Minute
-
-// sweep deletes the spent tokens that have expired. It is called after a certificate was
-// issued, because an authority without requests has nothing to sweep.
-func (a *Authority) sweep(ctx context.Context) {
-	now := time.Now()
-	if !a.swept.Due(now, sweepEvery) {
-		return
-	}
-	if err := a.record.SweepTokens(context.WithoutCancel(ctx), now); err != nil {
-		a.logger.WarnContext(ctx, "spent tokens not swept", "err", err)
-	}
-}
-
 // IssueFixture issues a certificate that is expired or not yet valid, for tests of the
 // services: no service ever gets one. It signs csr as if it had been asked at the moment
 // at. Everything else is as always: the profile allows the names and the key type and

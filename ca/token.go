@@ -130,3 +130,18 @@ func freshClaims(life time.Duration) (c newClaims, err error) {
 	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(now), jose.NewNumericDate(now), jose.NewNumericDate(now.Add(life))
 	return c, nil
 }
+
+// sweepEvery is the shortest time between two sweeps.
+const sweepEvery = 10 * time.Minute
+
+// sweep deletes the spent tokens that have expired. It is called after a certificate was
+// issued, because an authority without requests has nothing to sweep.
+func (a *Authority) sweep(ctx context.Context) {
+	now := time.Now()
+	if !a.swept.Due(now, sweepEvery) {
+		return
+	}
+	if err := a.record.SweepTokens(context.WithoutCancel(ctx), now); err != nil {
+		a.logger.WarnContext(ctx, "spent tokens not swept", "err", err)
+	}
+}
