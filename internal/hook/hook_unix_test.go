@@ -219,3 +219,17 @@ func FuzzTail(f *testing.F) {
 		}
 	})
 }
+
+// TestTerminal: a program that may ask for a password stays in the group of the terminal, and its
+// time limit ends it all the same.
+func TestTerminal(t *testing.T) {
+	running(t, "0") // skips without /proc
+	output, failed := run(t, Command{Args: []string{"sh", "-c", `cut -d " " -f 5 "/proc/$$/stat"`}, Terminal: true})
+	if want := strconv.Itoa(syscall.Getpgrp()); failed != nil || output != want {
+		t.Errorf("it is in group %q, %v, and this process in %s", output, failed, want)
+	}
+	_, failed = run(t, Command{Args: []string{"sleep", "600"}, Terminal: true, Timeout: 50 * time.Millisecond})
+	if failed == nil || failed.TimedOut == 0 {
+		t.Errorf("after its time limit: %v", failed)
+	}
+}
