@@ -61,7 +61,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	servers, clients, requests := map[string]bool{}, map[string]bool{}, 0
-	for len(servers) <= 10 || len(clients) <= 10 {
+	for len(servers) <= 3 || len(clients) <= 3 {
 		select {
 		case err := <-served:
 			return fmt.Errorf("the server ended: %w", err)
@@ -94,15 +94,15 @@ func run(ctx context.Context) error {
 `
 
 // TestReadmeRotates runs a server and a client with the code of README.md, in which only addresses
-// are changed, through ten rotations. No request fails.
+// are changed, through three rotations. No request fails.
 func TestReadmeRotates(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("it takes ten lives of a certificate")
+		t.Skip("it takes three lives of a certificate")
 	}
 	w := &killFixture{dir: t.TempDir()}
 	w.program = selfAs(t, w.dir)
-	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--lifetime", "30s", "--dns", "localhost", "--dns", "127.0.0.1",
+	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--lifetime", "20s", "--dns", "localhost", "--dns", "127.0.0.1",
 		"--token", "storage-element=server.token", "--token", "ingester=client.token")
 	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
 	place := strings.NewReplacer("https://ca.internal:9443", w.url(t, "ca.url"), "/run/secrets/enrolment-token", "server.token",
