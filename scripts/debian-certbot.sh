@@ -15,7 +15,7 @@ if [ ! -x "$dir/certbot" ]; then
   mkdir -p "$dir.new"
   # Signatures are verified; that a mirror is weeks behind does not matter here.
   mmdebstrap --quiet --variant=extract --include=certbot --aptopt='Acquire::Check-Valid-Until "false"' \
-    sid "$dir.new/root" http://deb.debian.org/debian >&2
+    sid "$dir.new/root" >&2
   usr=$dir.new/root/usr
   loader=$(find "$usr"/lib* -maxdepth 2 -name 'ld-linux*.so.*' | head -n 1)
   libraries=$(dirname "$(find "$usr/lib" -name libc.so.6 | head -n 1)")
