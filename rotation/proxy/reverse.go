@@ -62,7 +62,7 @@ func refuseRequest(r *http.Request) (status int, why string) {
 	case strings.ContainsFunc(r.RequestURI, func(c rune) bool { return c <= ' ' || c > '~' }),
 		strings.ContainsFunc(r.Host, func(c rune) bool { return c <= ' ' || c > '~' }):
 		return http.StatusBadRequest, "the target of the request has characters that it must not have"
-	case r.ProtoMajor > 2, r.RequestURI == "*" && r.Method != http.MethodOptions: // PRI * is how HTTP/2 begins
+	case r.ProtoMajor > 2, r.URL.Opaque != "", r.RequestURI == "*" && r.Method != http.MethodOptions: // PRI * is how HTTP/2 begins
 		return http.StatusBadRequest, "the target of the request does not go with its method"
 	}
 	return 0, ""
