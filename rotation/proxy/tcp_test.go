@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -116,19 +117,15 @@ func TestLastWords(t *testing.T) {
 // the next connection succeeds.
 func TestServiceAway(t *testing.T) {
 	w := newWorld(t)
-	gone := listen(t)
-	at := gone.Addr().String()
-	must(t, gone.Close())
-	s, server := w.server(at)
+	path := filepath.Join(t.TempDir(), "s")
+	s, server := w.server("unix:" + path)
 	wantAborted(t, w.dial(server.addr))
 	await(t, "the failure to count", func() bool { return failures(s.Stats(), "unreachable") == 1 })
 	if err := s.Ready(t.Context()); err == nil {
 		t.Error("the proxy is ready without its service")
 	}
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", at)
-	if err != nil {
-		t.Skipf("another program has the port: %v", err) // nothing is hidden: the rest is TestBothSidesTCP
-	}
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
+	must(t, err)
 	go func() {
 		for {
 			c, err := ln.Accept()
