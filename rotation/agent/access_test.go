@@ -43,8 +43,8 @@ func TestAccessIsKept(t *testing.T) {
 		owners["query-module"] = "1603:1604"
 	}
 	want := map[string]string{
-		"ingester":     "current OWN 0750\ntls.key OWN 0640\ntls.pem OWN 0640\ntls.crt OWN 0644\nca.crt OWN 0644\n",
-		"admin-module": "current OWN 0700\ntls.key OWN 0600\ntls.pem OWN 0600\ntls.crt OWN 0644\nca.crt OWN 0644\n",
+		"ingester":     "current MINE 0755\ntls.key OWN 0640\ntls.pem OWN 0640\ntls.crt OWN 0644\nca.crt OWN 0644\n",
+		"admin-module": "current MINE 0755\ntls.key OWN 0600\ntls.pem OWN 0600\ntls.crt OWN 0644\nca.crt OWN 0644\n",
 		"query-module": "current OWN 0750\ntls.key OWN 0640\ntls.pem OWN 0600\ntls.crt OWN 0604\nca.crt OWN 0644\n",
 	}
 	w := newWorld(t, catest.Options{})
@@ -71,7 +71,7 @@ func TestAccessIsKept(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for service := range configured {
-			if got, want := access(t, filepath.Join(w.dir, service)), strings.ReplaceAll(want[service], "OWN", owners[service]); got != want {
+			if got, want := access(t, filepath.Join(w.dir, service)), strings.NewReplacer("OWN", owners[service], "MINE", mine).Replace(want[service]); got != want {
 				t.Errorf("%s, %s:\n%swant\n%s", service, when, got, want)
 			}
 		}

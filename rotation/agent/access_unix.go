@@ -40,95 +40,105 @@ func (a Access) ids() (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// dirMode returns the mode of a directory whose files have mode m: who may read may enter.
-func dirMode(m fs.FileMode) fs.FileMode {
-	if m&0o040 != 0 {
-		return 0o750
-	}
-	return durable.Dir
-}
+// dirMode is the mode of directories if other users shall read files in them. The files have modes of
+// their own, and their names are no secret. The directories stay those of the agent's user: a
+// program that owned them could put links in place of the files, which the agent, often root,
+// would follow.
+const dirMode fs.FileMode = 0o755
 
 // want returns the mode that a file must have, or 0 if any will do.
 func (a Access) want(name string, secrets []string) fs.FileMode {
-	switch {
-	case a.Mode == 0:
-		return 0
-	case name == ".":
-		return dirMode(a.Mode)
-	case slices.Contains(secrets, name):
+	if slices.Contains(secrets, name) {
 		return a.Mode
 	}
 	return 0
 }
 
-// names returns the files in dir, and last dir itself, so that others can enter it when all is done.
-func names(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+// eachFile calls do with each file of a generation, open. A file that is no regular one, or has
+// another name elsewhere, is an error: it was not written by the agent.
+func eachFile(dir string, do func(f *os.File, info fs.FileInfo) error) error {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]string, 0, len(entries)+1)
+	defer func() { _ = root.Close() }() // nothing was written through it
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return err
+	}
 	for _, e := range entries {
-		out = append(out, e.Name())
-	}
-	return append(out, "."), nil
-}
-
-// apply sets owner, group and mode of a generation that is not in effect yet.
-func (a Access) apply(dir string, secrets []string) error {
-	uid, gid, err := a.ids()
-	if err != nil || a == (Access{}) {
-		return err
-	}
-	all, err := names(dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range all {
-		path := filepath.Join(dir, name)
-		if uid >= 0 || gid >= 0 {
-			if err := os.Lchown(path, uid, gid); err != nil {
-				return fmt.Errorf("setting the owner: %w", err)
-			}
-		}
-		if mode := a.want(name, secrets); mode != 0 {
-			if err := os.Chmod(path, mode); err != nil {
-				return fmt.Errorf("setting the mode: %w", err)
-			}
+		if err := withFile(root, e.Name(), do); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Join(dir, e.Name()), err)
 		}
 	}
 	return nil
 }
 
+// withFile opens one file for do.
+func withFile(root *os.Root, name string, do func(f *os.File, info fs.FileInfo) error) error {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // nothing was written through it
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !info.Mode().IsRegular() || ok && st.Nlink != 1 {
+		return errors.New("it is not a file of the agent")
+	}
+	return do(f, info)
+}
+
+// apply sets owner, group and mode of a generation that is not in effect yet. The directory is
+// opened for others last.
+func (a Access) apply(dir string, secrets []string) error {
+	uid, gid, err := a.ids()
+	if err != nil || a == (Access{}) {
+		return err
+	}
+	err = eachFile(dir, func(f *os.File, info fs.FileInfo) error {
+		if uid >= 0 || gid >= 0 {
+			if err := f.Chown(uid, gid); err != nil {
+				return err
+			}
+		}
+		if mode := a.want(info.Name(), secrets); mode != 0 {
+			return f.Chmod(mode)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("setting owner and mode: %w", err)
+	}
+	return os.Chmod(dir, dirMode)
+}
+
 // differs reports whether a file of a generation has another owner, group or mode.
 func (a Access) differs(dir string, secrets []string) (bool, error) {
 	uid, gid, err := a.ids()
-	if err != nil {
+	if err != nil || a == (Access{}) {
 		return false, err
 	}
-	all, err := names(dir)
-	if err != nil {
-		return false, err
-	}
-	for _, name := range all {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			return false, err
-		}
+	other := false
+	err = eachFile(dir, func(_ *os.File, info fs.FileInfo) error {
 		st, ok := info.Sys().(*syscall.Stat_t)
-		mode := a.want(name, secrets)
-		if ok && (uid >= 0 && int(st.Uid) != uid || gid >= 0 && int(st.Gid) != gid) || mode != 0 && info.Mode().Perm() != mode {
-			return true, nil
-		}
+		mode := a.want(info.Name(), secrets)
+		other = other || ok && (uid >= 0 && int(st.Uid) != uid || gid >= 0 && int(st.Gid) != gid) || mode != 0 && info.Mode().Perm() != mode
+		return nil
+	})
+	info, unread := os.Stat(dir)
+	if err = errors.Join(err, unread); err != nil {
+		return false, err
 	}
-	return false, nil
+	return other || info.Mode().Perm() != dirMode, nil
 }
 
-// makeDir makes the directory of an identity, if it is absent, for those who may read the files. An
-// existing one is the operator's.
+// makeDir makes the directory of an identity, if it is absent: for the agent alone, or, if the
+// configuration names those who may read, for all to enter. An existing one is the operator's.
 func (a Access) makeDir(dir string) error {
-	uid, gid, err := a.ids()
-	if err != nil {
+	if _, _, err := a.ids(); err != nil {
 		return err
 	}
 	if _, err := os.Stat(dir); err == nil {
@@ -137,17 +147,16 @@ func (a Access) makeDir(dir string) error {
 	if err := durable.MkdirAll(filepath.Dir(dir)); err != nil {
 		return err
 	}
+	mode := durable.Dir
+	if a != (Access{}) {
+		mode = dirMode
+	}
 	// It gets its name last: killed before that, it is made anew at the next start.
 	made, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".new*") // 0700
 	if err != nil {
 		return err
 	}
-	if uid >= 0 || gid >= 0 {
-		if err := os.Chown(made, uid, gid); err != nil {
-			return errors.Join(fmt.Errorf("setting the owner: %w", err), os.Remove(made))
-		}
-	}
-	err = os.Chmod(made, dirMode(a.Mode))
+	err = os.Chmod(made, mode)
 	if err == nil {
 		err = os.Rename(made, dir)
 	}

@@ -21,7 +21,8 @@
 //   - A set that its servers do not serve after two runs of the hook is an alarm in log, status and
 //     metrics (TestAlarm). The next success ends it.
 //   - Owner, group, mode and ACL of a file stay as they are, or as the configuration has them
-//     (TestAccessIsKept).
+//     (TestAccessIsKept). Only files are given away, and what is in the place of one is left
+//     alone (TestForeignFilesKeepTheirAccess).
 //   - A failure of one identity does not delay another one, and leaves its old files in place
 //     (TestFaultsStayApart).
 //   - While the authority is away, an identity sends at most one request in 30 s, and after that all

@@ -149,7 +149,8 @@ func (h *Hook) describe() string {
 	case h.Reload != "":
 		return "reload " + h.Reload
 	case h.URL != "":
-		return "POST " + h.URL
+		base, _, _ := strings.Cut(h.URL, "?") // behind it there may be a secret
+		return "POST " + base
 	}
 	return h.Signal + " to " + cmp.Or(h.Unit, h.PIDFile)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/backoff"
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/hook"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -34,6 +35,7 @@ type managed struct {
 	log     *slog.Logger
 	source  *source
 	record  *hook.Record  // nil without a hook; belongs to open, and then to deliver
+	warned  bool          // of the directory; belongs to open
 	again   bool          // the hook has to run, whatever the record says; belongs to deliver
 	wake    chan struct{} // capacity 1: there may be a new generation on disk
 	tried   chan struct{} // is closed after the first attempt to get a certificate
@@ -137,6 +139,10 @@ const firstAnswer = 20 * time.Second
 func (m *managed) prepare() error {
 	if err := m.Access.makeDir(m.Dir); err != nil {
 		return fmt.Errorf("making the directory: %w", err)
+	}
+	if found := fileperm.Parents(filepath.Join(m.Dir, currentName)); len(found) > 0 && !m.warned {
+		m.warned = true
+		m.log.Warn("another user can change what the agent writes here", "dir", m.Dir, "why", oneLine(errors.New(found[0])))
 	}
 	s, err := readSet(m.Dir)
 	switch {
