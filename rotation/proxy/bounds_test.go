@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -114,6 +115,44 @@ func TestFlood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOpenRequestsOfOneAddress expects that one address cannot occupy the service by many
+// requests over one connection, that another address is served meanwhile, and that the first
+// is served again when its requests have ended.
+func TestOpenRequestsOfOneAddress(t *testing.T) {
+	w := newWorld(t)
+	release := make(chan struct{})
+	s, server := w.server(httpService(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			_ = http.NewResponseController(rw).Flush()
+			<-release
+		}
+	})), http1, func(c *proxy.ServerConfig) { c.Limits.MaxConns, c.Limits.MaxConnsPerAddress = 8, 2 })
+	first := w.over(server.addr, rotation.TransportOptions{})
+	for range 2 {
+		resp, err := first.Do(request(t, http.MethodGet, "https://svc/wait", ""))
+		must(t, err)
+		defer func() { _ = resp.Body.Close() }()
+	}
+	if resp, body := do(t, first, request(t, http.MethodGet, "https://svc/", "")); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a third request: %s %s", resp.Status, body)
+	}
+	if n := failures(s.Stats(), "request"); n != 1 {
+		t.Errorf("%d refusals counted", n)
+	}
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.66")}} // loopback is a /8 on Linux
+	second := &http.Client{Timeout: patience, Transport: w.transport(rotation.TransportOptions{ServerName: serverName, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return from.DialContext(ctx, network, server.addr)
+	}})}
+	if resp, _ := do(t, second, request(t, http.MethodGet, "https://svc/", "")); resp.StatusCode != http.StatusOK {
+		t.Errorf("another address: %s", resp.Status)
+	}
+	close(release)
+	await(t, "room for the first address", func() bool {
+		resp, _ := do(t, first, request(t, http.MethodGet, "https://svc/", ""))
+		return resp.StatusCode == http.StatusOK
+	})
 }
 
 // TestBackpressure expects that a service that does not read stops its peer, and that nothing

@@ -30,8 +30,8 @@
 //     on as one that ends (TestBothSidesTCP, TestTruncationIsNoEnd).
 //   - Requests that begin after a rotation use the new certificate, and streams of before go on
 //     until the time to drain is over (TestRotations, TestClientStreamsDrain).
-//   - What a peer can make the proxy hold is bounded: connections (TestFlood), headers
-//     (TestLargeHeaders), time without progress (TestIdle, TestSlowHeaders), and bytes under
+//   - What a peer can make the proxy hold is bounded: connections (TestFlood),
+//     requests (TestOpenRequestsOfOneAddress), headers (TestLargeHeaders), time without progress (TestIdle, TestSlowHeaders), and bytes under
 //     way (TestBackpressure).
 //   - A service that is away is one error for each connection or request, and counts
 //     (TestServiceAway, TestServiceAwayHTTP).

@@ -36,7 +36,8 @@ type Limits struct {
 	// one waits in the queue of the kernel. 0 means 1024.
 	MaxConns int
 	// MaxConnsPerAddress is how many of them one IPv4 address or IPv6 /64 may have. A further
-	// one is closed at once. 0 means a quarter of MaxConns. It does not bind a [Client],
+	// one is closed at once. In HTTP it is also how many requests it may have open; a further
+	// one is answered with 503. 0 means a quarter of MaxConns. It does not bind a [Client],
 	// whose programs are all on one machine.
 	MaxConnsPerAddress int
 	// Idle is how long a connection of TCP or WebSocket may be open without a byte in either

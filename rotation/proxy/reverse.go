@@ -9,9 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/connlimit"
 )
 
 // Limits of HTTP towards the service. The wait for its answer has none: a peer that gives up
@@ -35,6 +38,10 @@ type httpHandler struct {
 	next http.Handler
 	idle time.Duration // of WebSockets
 	open sync.WaitGroup
+	most int // open requests of one address; 0 is no limit
+
+	mu sync.Mutex // guards by
+	by map[netip.Prefix]int
 }
 
 func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,8 +53,45 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, status)
 		return
 	}
+	from := connlimit.AddressOf(r.RemoteAddr)
+	if !h.enter(from) {
+		h.fail(ofRequest, r.RemoteAddr, errBusy)
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	defer h.leave(from)
 	keepWebSocketOnly(r)
 	h.next.ServeHTTP(&upgradable{ResponseWriter: w, handler: h}, r)
+}
+
+// errBusy reports a request of an address with as many open ones as it may have connections.
+// Over HTTP/2 it could otherwise occupy all connections to the service.
+var errBusy = errors.New("this address has too many open requests")
+
+// enter counts an open request of an address, unless it has as many as it may.
+func (h *httpHandler) enter(from netip.Prefix) bool {
+	if h.most == 0 {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.by[from] >= h.most {
+		return false
+	}
+	h.by[from]++
+	return true
+}
+
+func (h *httpHandler) leave(from netip.Prefix) {
+	if h.most == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.by[from]--; h.by[from] == 0 {
+		delete(h.by, from)
+	}
 }
 
 // refuseRequest returns a status and the reason for it if a request is not passed on, or 0.

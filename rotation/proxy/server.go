@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/connlimit"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -182,7 +184,8 @@ func (s *Server) connect(ctx context.Context, c *tls.Conn) (net.Conn, error) {
 // serveHTTP is Serve for HTTP. The server of rotation ends with its last request, but does
 // not wait for WebSockets, and may wait for requests longer than Limits.Stop.
 func (s *Server) serveHTTP(ctx context.Context, ln net.Listener) error {
-	handler := &httpHandler{meter: s.meter, next: s.reverse(), idle: s.cfg.Limits.Idle}
+	caps := connlimit.Caps{Total: s.cfg.Limits.MaxConns, PerAddress: s.cfg.Limits.MaxConnsPerAddress}.OrDefault()
+	handler := &httpHandler{meter: s.meter, next: s.reverse(), idle: s.cfg.Limits.Idle, most: caps.PerAddress, by: map[netip.Prefix]int{}}
 	ended := make(chan error, 1)
 	go func() { ended <- s.tls.Serve(ctx, ln, handler) }()
 	select {
