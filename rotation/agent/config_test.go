@@ -77,6 +77,20 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+// TestGuide: the configuration in the guide is one.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "agent.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(guide), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	c, err := agent.ReadConfig(configFile(t, text), served.Check)
+	if err != nil || len(c.Identities) != 3 {
+		t.Errorf("%d identities, %v", len(c.Identities), err)
+	}
+}
+
 // TestConfigFaults expects one line for each fault, with the line in the file.
 func TestConfigFaults(t *testing.T) {
 	const (

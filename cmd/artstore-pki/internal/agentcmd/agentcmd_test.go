@@ -42,8 +42,8 @@ func runTo(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 	return u.Finish(ctx, app.RunContext(ctx, append([]string{"artstore-pki", "agent"}, args...)), "usage")
 }
 
-// world is an authority and a configuration of an agent with two identities; the second one has a
-// hook that fails.
+// world is an authority and a configuration of an agent with three identities: the program of the
+// second one is away, and the third one has a hook that fails.
 type world struct {
 	dir, config, socket, metrics string
 }
@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	if w.metrics, err = porttest.FreeAddress(); err != nil {
 		t.Fatal(err)
 	}
-	for _, service := range []string{"ingester", "admin-module"} {
+	for _, service := range []string{"ingester", "admin-module", "query-module"} {
 		w.write(t, service+".token", authority.Token(t, service).Expose())
 	}
 	w.write(t, "agent.yaml", strings.NewReplacer("URL", authority.URL, "PRINT", authority.RootFingerprint, "DIR", w.dir, "METRICS", w.metrics).Replace(`ca_url: URL
@@ -66,6 +66,7 @@ socket: DIR/s
 metrics: METRICS
 identities:
 - {name: web, service: ingester, dir: DIR/web, token_file: DIR/ingester.token}
+- {name: gone, service: query-module, dir: DIR/gone, token_file: DIR/query-module.token, hook: {command: ["true"], settle: 50ms}, serves: [{address: "127.0.0.1:1"}]}
 - {name: db, dir: DIR/db, token_file: DIR/admin-module.token, hook: {command: [sh, -c, "echo unit is masked; exit 4"]}}
 `))
 	return w
@@ -106,14 +107,14 @@ func TestCommands(t *testing.T) {
 		if status != 0 || json.Unmarshal([]byte(out), &st) != nil {
 			return false
 		}
-		return st.Identities[0].Delivery.State == "delivered" && st.Identities[1].Delivery.Alarm
+		return st.Identities[0].Delivery.State == "delivered" && st.Identities[1].Delivery.Alarm && st.Identities[2].Delivery.Alarm
 	})
 	status, out, said := run(t.Context(), "status", "--socket", w.socket)
 	if lines := strings.Split(out, "\n"); status != 0 || said != "" || !strings.HasPrefix(lines[0], "NAME  SERVICE") ||
-		!strings.Contains(lines[1], "delivered  -") || !strings.Contains(lines[2], "alarm      the new files are not in effect: running sh: exit status 4: unit is masked") {
+		!strings.Contains(lines[1], "delivered  -") || !strings.Contains(lines[2], "127.0.0.1:1: not asked which certificate it serves: connecting: connect: connection refused") || !strings.Contains(lines[3], "alarm      the new files are not in effect: running sh: exit status 4: unit is masked") {
 		t.Errorf("status: %d\n%s%s", status, out, said)
 	}
-	if status, out, _ := run(t.Context(), "check", "--socket", w.socket); status != 1 || out != "db: the new files are not in effect: running sh: exit status 4: unit is masked\n" {
+	if status, out, _ := run(t.Context(), "check", "--socket", w.socket); status != 1 || !strings.HasPrefix(out, "gone: the new files are not in effect: 127.0.0.1:1: ") || !strings.HasSuffix(out, "\ndb: the new files are not in effect: running sh: exit status 4: unit is masked\n") {
 		t.Errorf("check: %d\n%s", status, out)
 	}
 	if status, out, said := run(t.Context(), "renew", "--socket", w.socket, "web"); status != 0 || out != "" || said != "web: renewed\n" {
@@ -167,7 +168,7 @@ func (w *world) metricsAre(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, body)
 		}
 	}
-	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "db: the new files") {
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "gone: the new files") {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	if code, _ := get("/livez"); code != http.StatusOK {
@@ -233,11 +234,11 @@ func TestNotify(t *testing.T) {
 		}
 		return string(message[:n])
 	}
-	if got := read(); !strings.HasPrefix(got, "READY=1\nSTATUS=2 identities, ") {
+	if got := read(); !strings.HasPrefix(got, "READY=1\nSTATUS=3 identities, ") {
 		t.Errorf("first message %q", got)
 	}
 	for range 2 {
-		if got := read(); !strings.HasPrefix(got, "WATCHDOG=1\nSTATUS=2 identities, ") {
+		if got := read(); !strings.HasPrefix(got, "WATCHDOG=1\nSTATUS=3 identities, ") {
 			t.Errorf("next message %q", got)
 		}
 	}
