@@ -17,16 +17,16 @@ type config struct {
 
 func TestErrorsNameLineAndKey(t *testing.T) {
 	for text, want := range map[string]string{
-		"nmae: x\n":                          `line 1: unknown key "nmae"`,
-		"name: x\nlist:\n- wiat: 3s\n":       `line 3: unknown key "wiat"`,
-		"name: x\ncount: many\n":             `line 2: count: want a whole number, not "many"`,
-		"name: [a]\n":                        `line 1: name: want a text, not a list`,
-		"list:\n- name: x\n  wait: soon\n":   `line 3: list[0].wait: want a length of time like 36h, 14d or 2y, not "soon"`,
-		"list: x\n":                          `line 1: list: want a list, not "x"`,
-		"name: x\n---\nname: y\n":            "more than one YAML document",
-		"":                                   "the file is empty",
-		"name: x\nname: y\n":                 `line 2: mapping key "name" already defined at line 1`,
-		"nmae: x\ncount: many\nlist: {a: b}": `line 1: unknown key "nmae"; line 2: count: want a whole number, not "many"; line 3: list: want a list, not keys with values`,
+		"nam: x\n":                          `line 1: unknown key "nam"`,
+		"name: x\nlist:\n- wiat: 3s\n":      `line 3: unknown key "wiat"`,
+		"name: x\ncount: many\n":            `line 2: count: want a whole number, not "many"`,
+		"name: [a]\n":                       `line 1: name: want a text, not a list`,
+		"list:\n- name: x\n  wait: soon\n":  `line 3: list[0].wait: want a length of time like 36h, 14d or 2y, not "soon"`,
+		"list: x\n":                         `line 1: list: want a list, not "x"`,
+		"name: x\n---\nname: y\n":           "more than one YAML document",
+		"":                                  "the file is empty",
+		"name: x\nname: y\n":                `line 2: mapping key "name" already defined at line 1`,
+		"nam: x\ncount: many\nlist: {a: b}": `line 1: unknown key "nam"; line 2: count: want a whole number, not "many"; line 3: list: want a list, not keys with values`,
 	} {
 		err := strictyaml.Decode([]byte(text), new(config))
 		if err == nil || err.Error() != want {
@@ -62,7 +62,7 @@ func TestDecode(t *testing.T) {
 // Contract: any text is decoded or refused with one line without a name of Go.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("name: x\nlist:\n- wait: 3s\n"))
-	f.Add([]byte("nmae: [a, {b: c}]\ncount: *x\n"))
+	f.Add([]byte("nam: [a, {b: c}]\ncount: *x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		err := strictyaml.Decode(data, new(config))
 		if err != nil && (strings.Contains(err.Error(), "strictyaml") || strings.Contains(err.Error(), "\n") && !strings.Contains(string(data), "\n")) {

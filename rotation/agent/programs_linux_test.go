@@ -54,11 +54,11 @@ func TestRealPrograms(t *testing.T) {
 	}
 	w := newWorld(t, catest.Options{Lifetime: 20 * time.Second})
 	// Other users must reach the files, and the directory of a test is closed to them.
-	if w.dir, err = os.MkdirTemp("", "agent"); err != nil {
+	if w.dir, err = os.MkdirTemp("", "agent"); err != nil { //nolint:usetesting // see above
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(w.dir) })
-	if err := os.Chmod(w.dir, 0o755); err != nil { //nolint:gosec // G302: it has nothing secret
+	if err := os.Chmod(w.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	web, db := w.nginx(nginx), w.postgres()
@@ -83,7 +83,7 @@ func TestRealPrograms(t *testing.T) {
 		t.Errorf("%d of %d requests failed: %v", len(failed), requests, errors.Join(failed[:min(len(failed), 5)]...))
 	}
 	for _, s := range a.Status().Identities {
-		if want := len(read(t, filepath.Join(w.dir, s.Name+".failed"))); int(s.Delivery.HookFailed) != want { //nolint:gosec // G115: small
+		if want := len(read(t, filepath.Join(w.dir, s.Name+".failed"))); int(s.Delivery.HookFailed) != want {
 			t.Errorf("%s: %d failures of the hook are counted, and there were %d", s.Name, s.Delivery.HookFailed, want)
 		}
 	}
