@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -183,10 +184,16 @@ func (c *Client) reverse() http.Handler {
 }
 
 // ownMachineOnly refuses what a browser sends for a page of another site. Such a page could
-// use the identity: by a request to loopback, or by a name that it lets resolve to loopback
-// (DNS rebinding). Programs send no Sec-Fetch-Site, and name an address of loopback.
+// use the identity: by a request to loopback, by a WebSocket, or by a name that it lets resolve
+// to loopback (DNS rebinding). Programs send neither Sec-Fetch-Site nor Origin, and name an
+// address of loopback. No page reaches a Unix socket.
 func (c *Client) ownMachineOnly(next *httpHandler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		if _, unix := at.(*net.UnixAddr); unix {
+			next.ServeHTTP(w, r)
+			return
+		}
 		if why := c.refuseBrowser(r); why != "" {
 			c.fail(ofRequest, r.RemoteAddr, errors.New(why))
 			http.Error(w, why, http.StatusForbidden)
@@ -196,22 +203,32 @@ func (c *Client) ownMachineOnly(next *httpHandler) http.Handler {
 	})
 }
 
+// refuseBrowser returns why a request over TCP is refused, or "".
 func (c *Client) refuseBrowser(r *http.Request) string {
+	const foreign = "this proxy does not serve pages of other sites"
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
-		return "this proxy does not serve pages of other sites"
+		return foreign
 	}
-	at, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if _, unix := at.(*net.UnixAddr); unix || c.cfg.AllowCleartext || r.Host == c.cfg.To.text {
+	if origin := r.Header.Get("Origin"); origin != "" { // browsers send it with each WebSocket
+		u, err := url.Parse(origin)
+		if err != nil || !isHostOfThisMachine(u.Host) {
+			return foreign
+		}
+	}
+	if c.cfg.AllowCleartext || r.Host == c.cfg.To.text || isHostOfThisMachine(r.Host) {
 		return ""
 	}
-	named := r.Host
-	if _, _, err := net.SplitHostPort(named); err != nil {
-		named = net.JoinHostPort(trimBrackets(named), "80")
+	return "the host of the request is none of this machine"
+}
+
+// isHostOfThisMachine reports whether a host, with or without a port, is localhost or an address
+// of loopback.
+func isHostOfThisMachine(host string) bool {
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(trimBrackets(host), "80")
 	}
-	if a, err := ParseAddress(named); err != nil || !a.OnThisMachine() {
-		return "the host of the request is none of this machine"
-	}
-	return ""
+	a, err := ParseAddress(host)
+	return err == nil && a.Path() == "" && a.OnThisMachine()
 }
 
 // trimBrackets returns an IPv6 address without its brackets.

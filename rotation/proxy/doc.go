@@ -24,7 +24,7 @@
 //   - A peer cannot make up the identity that the service sees: no spelling of the headers
 //     passes, no header can remove them, and nothing leads past them (TestServiceSeesThePeer,
 //     TestForgedIdentity, TestNoWayPast, FuzzScrub, FuzzProxyHeader).
-//   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere), and no
+//   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere, FuzzParseAddress), and no
 //     web page can use the identity of a client (TestClientRefusesBrowsers).
 //   - The end of one direction is passed on as that. A connection that breaks is never passed
 //     on as one that ends (TestBothSidesTCP, TestTruncationIsNoEnd).

@@ -123,3 +123,27 @@ func checkTLVs(t *testing.T, h *proxyproto.Header, sni, cn, name string, resumed
 func isASCIIText(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
+
+// FuzzParseAddress checks that what an address prints is read as the same address, and that
+// what counts as this machine is a socket, localhost or an address of loopback.
+func FuzzParseAddress(f *testing.F) {
+	for _, seed := range []string{"127.0.0.1:80", "[::1]:80", ":80", "localhost:80", "unix:/run/s", "unix:s", "host:99999", "[::ffff:127.0.0.1]:1", "127.1:80", "localhost.:80", "[fe80::1%lo]:80", "unix:"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := ParseAddress(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseAddress(a.String()); err != nil || again != a {
+			t.Fatalf("%q is %q, which is %q, %v", text, a, again, err)
+		}
+		ip, err := netip.ParseAddr(a.host())
+		if a.OnThisMachine() && a.Path() == "" && a.host() != localhost && (err != nil || !ip.Unmap().IsLoopback()) {
+			t.Fatalf("%q counts as this machine", text)
+		}
+		if a.Path() != "" && !strings.HasPrefix(a.Path(), "/") {
+			t.Fatalf("%q is the socket %q", text, a.Path())
+		}
+	})
+}

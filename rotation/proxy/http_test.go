@@ -350,23 +350,28 @@ func TestClientRefusesBrowsers(t *testing.T) {
 	_, port, err := net.SplitHostPort(client.addr)
 	must(t, err)
 	for _, r := range []struct {
-		host, site string
-		want       int
+		host, site, origin string
+		want               int
 	}{
-		{client.addr, "", 200}, {"localhost:" + port, "", 200}, {"[::1]:" + port, "", 200}, {"localhost", "", 200}, {"[::1]", "", 200}, {server.addr, "", 200}, {"127.0.0.1", "same-origin", 200},
-		{"attacker.example", "", 403}, {"attacker.example:" + port, "", 403}, {"localhost.attacker.example", "", 403}, {"192.0.2.1", "", 403}, {"[2001:db8::1]:80", "", 403},
-		{client.addr, "cross-site", 403}, {client.addr, "same-site", 403},
+		{client.addr, "", "", 200}, {"localhost:" + port, "", "", 200}, {"[::1]:" + port, "", "", 200}, {"localhost", "", "", 200}, {"[::1]", "", "", 200}, {server.addr, "", "", 200},
+		{"127.0.0.1", "same-origin", "http://127.0.0.1", 200}, {client.addr, "", "http://localhost:3000", 200},
+		{"attacker.example", "", "", 403}, {"attacker.example:" + port, "", "", 403}, {"localhost.attacker.example", "", "", 403}, {"192.0.2.1", "", "", 403}, {"[2001:db8::1]:80", "", "", 403}, {"unix:x", "", "", 403},
+		{client.addr, "cross-site", "", 403}, {client.addr, "same-site", "", 403},
+		{client.addr, "", "https://attacker.example", 403}, {client.addr, "", "null", 403}, {client.addr, "", "http://localhost.attacker.example", 403}, {client.addr, "", "http://localhost@attacker.example", 403}, {client.addr, "", "unix:/x", 403}, {client.addr, "", "%zz", 403},
 	} {
 		req := request(t, http.MethodPost, "http://"+client.addr+"/", "x")
 		req.Host = r.host
 		if r.site != "" {
 			req.Header.Set("Sec-Fetch-Site", r.site)
 		}
+		if r.origin != "" {
+			req.Header.Set("Origin", r.origin)
+		}
 		if resp, body := do(t, plainClient(), req); resp.StatusCode != r.want {
-			t.Errorf("host %s of site %q: %s %s", r.host, r.site, resp.Status, body)
+			t.Errorf("host %s of site %q, origin %q: %s %s", r.host, r.site, r.origin, resp.Status, body)
 		}
 	}
-	if n := failures(c.Stats(), "request"); n != 7 {
+	if n := failures(c.Stats(), "request"); n != 14 {
 		t.Errorf("%d refusals counted", n)
 	}
 	socket := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -374,6 +379,8 @@ func TestClientRefusesBrowsers(t *testing.T) {
 	}}}
 	req := request(t, http.MethodGet, "http://anything/x", "")
 	req.Header.Set("X-Forwarded-For", "192.0.2.7")
+	req.Header.Set("Sec-Fetch-Site", "cross-site") // passed on by another proxy of this machine
+	req.Header.Set("Origin", "https://app.example")
 	if resp, body := do(t, socket, req); resp.StatusCode != http.StatusOK || !strings.Contains(body, "Host: "+server.addr+"\n") {
 		t.Errorf("over the socket %s: %s %s", overSocket.addr, resp.Status, body)
 	}
