@@ -115,6 +115,7 @@ func wantOwnIdentity(t *testing.T, what, seen string) {
 // TestForgedIdentity sends headers that a service could take for those of the proxy, or that
 // could remove these, over HTTP/1.1.
 func TestForgedIdentity(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	service := &recorder{}
 	_, server := w.server(tcpService(t, service.handle), http1)
@@ -151,6 +152,7 @@ func TestForgedIdentity(t *testing.T) {
 // TestSmuggling sends requests whose end two servers could see at different places. The service
 // gets whole requests with one end, each with an identity, or none.
 func TestSmuggling(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	service := &recorder{}
 	_, server := w.server(tcpService(t, service.handle), http1)
@@ -200,6 +202,7 @@ func TestSmuggling(t *testing.T) {
 // TestNoWayPast expects that nothing makes a tunnel to the service but a WebSocket: after it,
 // a peer could send headers of its own.
 func TestNoWayPast(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	service := &recorder{}
 	_, server := w.server(tcpService(t, service.handle), http1)
@@ -253,6 +256,7 @@ func TestNoWayPast(t *testing.T) {
 // TestForgedIdentityHTTP2 sends frames of HTTP/2 with fields that become something else in
 // HTTP/1.1.
 func TestForgedIdentityHTTP2(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	service := &recorder{}
 	_, server := w.server(tcpService(t, service.handle), http1)
@@ -315,6 +319,7 @@ func (w *world) sendHTTP2(c io.ReadWriter, fs []hpack.HeaderField) {
 // TestDeniedPeerIsCut expects that a revoked peer loses its connections at once, in TCP, in a
 // WebSocket and in a request, and that the service sees their end.
 func TestDeniedPeerIsCut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ended := make(chan struct{}, 8)
 	_, tcp := w.server(tcpService(t, func(c *net.TCPConn) { echo(c); ended <- struct{}{} }))

@@ -19,6 +19,7 @@ import (
 
 // TestLargeHeaders expects limits on the headers of requests and of answers.
 func TestLargeHeaders(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(httpService(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
@@ -54,6 +55,7 @@ func TestLargeHeaders(t *testing.T) {
 // TestSlowHeaders expects at both sides that a header that never ends and a connection without a request end,
 // in TLS also one without a handshake.
 func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
 	for name, plain := range map[string]bool{"server": false, "client": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,6 +97,7 @@ func TestSlowHeaders(t *testing.T) {
 // TestFlood expects that connections without a handshake do not keep others away: one address
 // has a cap, in TCP and in HTTP.
 func TestFlood(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(*proxy.ServerConfig){"TCP": func(*proxy.ServerConfig) {}, "HTTP": http1} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -121,6 +124,7 @@ func TestFlood(t *testing.T) {
 // requests over one connection, that another address is served meanwhile, and that the first
 // is served again when its requests have ended.
 func TestOpenRequestsOfOneAddress(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	release := make(chan struct{})
 	s, server := w.server(httpService(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -158,6 +162,7 @@ func TestOpenRequestsOfOneAddress(t *testing.T) {
 // TestBackpressure expects that a service that does not read stops its peer, and that nothing
 // is lost when it reads again.
 func TestBackpressure(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	read, total := make(chan struct{}), make(chan int64, 1)
 	_, server := w.server(tcpService(t, func(c *net.TCPConn) {
@@ -197,6 +202,7 @@ func TestBackpressure(t *testing.T) {
 
 // TestBadConfigurations expects an error for what could not be meant.
 func TestBadConfigurations(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	good := proxy.ServerConfig{Identity: w.serverID, Allow: []string{clientName}, To: address(t, "127.0.0.1:80")}
 	for what, edit := range map[string]func(*proxy.ServerConfig){

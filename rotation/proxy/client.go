@@ -88,13 +88,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &countedEnd{Conn: c}, nil
+		return belowTLS{c}, nil
 	}}
 	if len(cfg.AllowServer) > 0 {
 		options.AuthorizeServer = rotation.AllowNames(cfg.AllowServer...)
 	}
 	c := &Client{meter: newMeter(cfg.Logger), cfg: cfg}
-	c.conns = newConns(c.meter)
+	c.conns = newConns(c.meter, false)
 	if c.transport, err = cfg.Identity.Transport(options); err != nil {
 		return nil, fmt.Errorf("making a proxy: %w", err)
 	}

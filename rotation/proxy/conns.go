@@ -26,12 +26,15 @@ var errStopped = errors.New("connections were open at the end, and were cut")
 // conns has the accepted connections, so that all can be cut, and counts them and their bytes.
 type conns struct {
 	*meter
-	mu   sync.Mutex // guards open and over
+	tls  bool       // TLS is above the connections
+	mu   sync.Mutex // guards list and over
 	list map[*conn]struct{}
 	over bool // connections are cut as they come
 }
 
-func newConns(m *meter) *conns { return &conns{meter: m, list: map[*conn]struct{}{}} }
+func newConns(m *meter, tls bool) *conns {
+	return &conns{meter: m, tls: tls, list: map[*conn]struct{}{}}
+}
 
 // conn is an accepted connection, below TLS and limits.
 type conn struct {
@@ -90,7 +93,10 @@ func (l listener) Accept() (net.Conn, error) {
 }
 
 func (s *conns) add(raw net.Conn) net.Conn {
-	c := &conn{Conn: &countedEnd{Conn: raw}, owner: s}
+	if s.tls {
+		raw = belowTLS{raw}
+	}
+	c := &conn{Conn: raw, owner: s}
 	s.accepted.Add(1)
 	s.open.Add(1)
 	s.mu.Lock()

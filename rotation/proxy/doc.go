@@ -23,16 +23,19 @@
 //     cut, also in the middle of a WebSocket (TestDeniedPeerIsCut).
 //   - A peer cannot make up the identity that the service sees: no spelling of the headers
 //     passes, no header can remove them, and nothing leads past them (TestServiceSeesThePeer,
-//     TestForgedIdentity, TestNoWayPast, FuzzScrub, FuzzProxyHeader).
-//   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere, FuzzParseAddress), and no
-//     web page can use the identity of a client (TestClientRefusesBrowsers).
+//     TestForgedIdentity, TestForgedIdentityHTTP2, TestSmuggling, TestNoWayPast, FuzzScrub,
+//     FuzzProxyHeader).
+//   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere,
+//     FuzzParseAddress), and no web page can use the identity of a client
+//     (TestClientRefusesBrowsers).
 //   - The end of one direction is passed on as that. A connection that breaks is never passed
-//     on as one that ends (TestBothSidesTCP, TestTruncationIsNoEnd).
+//     on as one that ends (TestBothSidesTCP, TestTruncationIsNoEnd,
+//     TestTruncatedAnswerIsNoEnd).
 //   - Requests that begin after a rotation use the new certificate, and streams of before go on
 //     until the time to drain is over (TestRotations, TestClientStreamsDrain).
-//   - What a peer can make the proxy hold is bounded: connections (TestFlood),
-//     requests (TestOpenRequestsOfOneAddress), headers (TestLargeHeaders), time without progress (TestIdle, TestSlowHeaders), and bytes under
-//     way (TestBackpressure).
+//   - What a peer can make the proxy hold is bounded: connections (TestFlood), requests
+//     (TestOpenRequestsOfOneAddress), headers (TestLargeHeaders), time without progress
+//     (TestIdle, TestSlowHeaders), and bytes under way (TestBackpressure).
 //   - A service that is away is one error for each connection or request, and counts
 //     (TestServiceAway, TestServiceAwayHTTP).
 package proxy

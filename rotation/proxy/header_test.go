@@ -17,6 +17,7 @@ import (
 // TestProxyHeader expects that a service reads the addresses of the peer and the name by which
 // it was admitted before its first byte, and at a readiness probe that nobody has connected.
 func TestProxyHeader(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	type seen struct {
 		header *proxyproto.Header
@@ -61,6 +62,7 @@ func TestProxyHeader(t *testing.T) {
 
 // TestUsers expects that a socket serves the users of the list, beside what its mode says.
 func TestUsers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(tcpService(t, echo))
 	for name, uid := range map[string]int{"of the list": os.Geteuid(), "another": os.Geteuid() + 1} {

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -63,6 +64,7 @@ func request(t *testing.T, method, url, body string) *http.Request {
 // TestServiceSeesThePeer expects that a service behind HTTP/1.1 and h2c sees the request as it
 // was, and the identity by which the peer was admitted, whatever the peer says of itself.
 func TestServiceSeesThePeer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	at := httpService(t, http.HandlerFunc(show))
 	for name, c := range map[string]struct {
@@ -106,6 +108,7 @@ func TestServiceSeesThePeer(t *testing.T) {
 // TestServiceAwayHTTP expects status 502 with a short text, which counts; and that a peer that
 // leaves does not count as a fault of the service.
 func TestServiceAwayHTTP(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	gone := listen(t)
 	must(t, gone.Close())
@@ -154,6 +157,44 @@ func TestServiceAwayHTTP(t *testing.T) {
 	}
 	if n := failures(s.Stats(), "broken"); n != 1 {
 		t.Errorf("%d faults of the service", n)
+	}
+}
+
+// TestTruncatedAnswerIsNoEnd expects that a program does not take an answer for whole whose
+// connection ends without the close_notify of TLS, where nothing but that says its end.
+func TestTruncatedAnswerIsNoEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	server, err := w.serverID.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(clientName), NextProtos: []string{"http/1.1"}})
+	must(t, err)
+	ln := server.Listener(listen(t))
+	t.Cleanup(func() { must(t, ln.Close()) })
+	whole := make(chan bool, 2)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nthe beginning")
+			if <-whole {
+				_ = c.Close()
+				continue
+			}
+			_ = c.(*tls.Conn).NetConn().Close()
+		}
+	}()
+	_, client := w.clientSide(listen(t), ln.Addr().String(), func(c *proxy.ClientConfig) { c.Protocol = proxy.HTTP })
+	for _, all := range []bool{true, false} {
+		whole <- all
+		resp, err := plainClient().Do(request(t, http.MethodGet, "http://"+client.addr, ""))
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if (err == nil) != all {
+			t.Errorf("whole: %v, and the program has read %q, %v", all, body, err)
+		}
 	}
 }
 
@@ -229,6 +270,7 @@ func endDuplex(t *testing.T, s testpb.TestService_FullDuplexCallClient) {
 // TestGRPC passes a stream in both directions through both sides, message by message, with
 // the status in trailers.
 func TestGRPC(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(startGRPC(t), h2c)
 	_, client := w.clientSide(listen(t), server.addr, func(c *proxy.ClientConfig) { c.Protocol = proxy.HTTP })
@@ -283,6 +325,7 @@ func dial(t *testing.T, network, addr string) net.Conn {
 
 // TestWebSocket passes a WebSocket through both sides, also where others go by HTTP/2, and cuts it when idle.
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(*proxy.ServerConfig){"HTTP/1.1": http1, "h2c": h2c} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -310,6 +353,7 @@ func TestWebSocket(t *testing.T) {
 // TestStopHTTP expects that requests and WebSockets may finish after the end, and are cut
 // after Limits.Stop, at both sides.
 func TestStopHTTP(t *testing.T) {
+	t.Parallel()
 	for name, finishes := range map[string]bool{"finishes": true, "does not": false} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -342,6 +386,7 @@ func TestStopHTTP(t *testing.T) {
 // TestClientRefusesBrowsers expects that a page of another site cannot use the identity, by
 // loopback or by a name that resolves to it, and that programs can.
 func TestClientRefusesBrowsers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(httpService(t, http.HandlerFunc(show)), http1)
 	ln, path := listenUnix(t)

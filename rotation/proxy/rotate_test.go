@@ -39,6 +39,7 @@ func rotations(t *testing.T) int {
 // open through both sides, and new ones are opened. Every request that begins after a rotation
 // uses the new certificates, and no stream is cut, however many rotations it has seen.
 func TestRotations(t *testing.T) {
+	t.Parallel()
 	w := newDrainingWorld(t, time.Hour)
 	// The service tells of each request what certificate the peer has shown.
 	_, web := w.server(httpService(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -90,6 +91,7 @@ func TestRotations(t *testing.T) {
 // TestClientStreamsDrain expects that a connection of TCP through the client side goes on after
 // a rotation, is cut when the time to drain is over, and not before.
 func TestClientStreamsDrain(t *testing.T) {
+	t.Parallel()
 	const drain = 400 * time.Millisecond
 	w := newDrainingWorld(t, drain)
 	_, server := w.server(tcpService(t, echo))
@@ -120,6 +122,7 @@ func TestClientStreamsDrain(t *testing.T) {
 // TestUploaderThroughProxy uploads with our client to a Storage Element that speaks plain
 // HTTP, while both certificates rotate: every file arrives whole, at the first attempt.
 func TestUploaderThroughProxy(t *testing.T) {
+	t.Parallel()
 	stack := ingesttest.Start(t, ingesttest.Options{Unbound: true})
 	jwks, err := stack.Identity.Transport(rotation.TransportOptions{})
 	must(t, err)

@@ -74,7 +74,7 @@ func (cfg ServerConfig) parse() (s *Server, err error) {
 		return nil, errors.New("the PROXY protocol goes with TCP: HTTP has headers")
 	}
 	s = &Server{meter: newMeter(cfg.Logger), cfg: cfg}
-	s.conns = newConns(s.meter)
+	s.conns = newConns(s.meter, true)
 	if s.allow, err = newAllowList(cfg.Allow); err != nil {
 		return nil, err
 	}

@@ -27,31 +27,27 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return 
 // Anyone in the network can end it so. crypto/tls takes it for a regular end.
 var errTruncated = errors.New("the connection ended without the close_notify of TLS")
 
+// belowTLS is a connection whose end is an error. TLS reads it only if close_notify has not
+// come before.
+type belowTLS struct{ net.Conn }
+
+// NetConn returns the connection below.
+func (c belowTLS) NetConn() net.Conn { return c.Conn }
+
+func (c belowTLS) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) { // an OpError, because net/http and rotation know by it that a peer has left
+		err = &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: errTruncated}
+	}
+	return n, err
+}
+
 // side is one of the two connections of a stream.
 type side struct {
 	conn net.Conn
 	end  func() error // ends the direction to it
 	tcp  *net.TCPConn // at the bottom; nil for a Unix socket
-	raw  *countedEnd  // below TLS; nil in cleartext
 	over func() error // closes it without the close_notify of TLS
-}
-
-// countedEnd is a connection that remembers whether its end was read. What is read through
-// TLS has a regular end only if close_notify came before that.
-type countedEnd struct {
-	net.Conn
-	seen atomic.Bool
-}
-
-// NetConn returns the connection below.
-func (c *countedEnd) NetConn() net.Conn { return c.Conn }
-
-func (c *countedEnd) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if errors.Is(err, io.EOF) {
-		c.seen.Store(true)
-	}
-	return n, err
 }
 
 // newSide looks through the layers of c: limits, TLS, and the accepted or dialled connection
@@ -59,21 +55,15 @@ func (c *countedEnd) Read(p []byte) (int, error) {
 // FIN. A connection without either is closed for both directions at once.
 func newSide(c net.Conn) side {
 	s := side{conn: c, over: c.Close}
-	secure, isTLS := c.(*tls.Conn)
-	if isTLS {
+	if secure, ok := c.(*tls.Conn); ok {
 		s.over = secure.NetConn().Close
 	}
 	for below := c; below != nil; {
 		if half, ok := below.(interface{ CloseWrite() error }); ok && s.end == nil {
 			s.end = half.CloseWrite
 		}
-		switch b := below.(type) {
-		case *net.TCPConn:
-			s.tcp = b
-		case *countedEnd:
-			if isTLS {
-				s.raw = b
-			}
+		if tcp, ok := below.(*net.TCPConn); ok {
+			s.tcp = tcp
 		}
 		layer, ok := below.(interface{ NetConn() net.Conn })
 		if !ok {
@@ -86,9 +76,6 @@ func newSide(c net.Conn) side {
 	}
 	return s
 }
-
-// truncated reports whether the end of the connection was not one of TLS.
-func (s side) truncated() bool { return s.raw != nil && s.raw.seen.Load() }
 
 // abort closes the connection so that the other end sees an error and no regular end: by a
 // reset, and without close_notify. A Unix socket cannot tell the two apart.
@@ -166,9 +153,6 @@ func (s *stream) abort() {
 // other side. It reports whether the direction ended regularly.
 func (s *stream) pass(to, from side, reading, writing failure) bool {
 	readErr, writeErr := copyBytes(to.conn, from.conn, s.idle)
-	if readErr == nil && writeErr == nil && from.truncated() {
-		readErr = errTruncated
-	}
 	if readErr == nil && writeErr == nil {
 		writeErr = to.end()
 	}

@@ -19,6 +19,7 @@ import (
 // without TLS and back, over sockets and over loopback. The end of each direction arrives by
 // itself: the service answers after it has seen the end of what it was sent.
 func TestBothSidesTCP(t *testing.T) {
+	t.Parallel()
 	sum := func(c *net.TCPConn) {
 		h := sha256.New()
 		n, err := io.Copy(h, c)
@@ -65,6 +66,7 @@ func TestBothSidesTCP(t *testing.T) {
 // TestTruncationIsNoEnd expects that a connection of TLS that ends without close_notify
 // reaches the service as an error, and a reset of the service the peer.
 func TestTruncationIsNoEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	seen := make(chan error, 1)
 	s, server := w.server(tcpService(t, func(c *net.TCPConn) {
@@ -97,6 +99,7 @@ func TestTruncationIsNoEnd(t *testing.T) {
 // TestLastWords expects that a peer reads why a service refuses what it is sent, though the
 // service does not read it.
 func TestLastWords(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(tcpService(t, func(c *net.TCPConn) {
 		must(t, c.CloseRead())
@@ -116,6 +119,7 @@ func TestLastWords(t *testing.T) {
 // no service, and that this counts and makes the proxy not ready. When the service is back,
 // the next connection succeeds.
 func TestServiceAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "s")
 	s, server := w.server("unix:" + path)
@@ -149,6 +153,7 @@ func TestServiceAway(t *testing.T) {
 // TestServerAway expects that a program of the client side gets a reset when the server is
 // away, is another one, or is not allowed, and that the client side stays ready.
 func TestServerAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, server := w.server(tcpService(t, echo))
 	gone := listen(t)
@@ -174,6 +179,7 @@ func TestServerAway(t *testing.T) {
 // TestIdle expects that a connection without a byte is cut at both ends, and one with a byte now and
 // then is not.
 func TestIdle(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	seen := make(chan error, 1)
 	s, server := w.server(tcpService(t, func(c *net.TCPConn) {
@@ -198,6 +204,7 @@ func TestIdle(t *testing.T) {
 
 // TestStop expects that connections may finish after the end, and are cut after Limits.Stop.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	for name, finishes := range map[string]bool{"finishes": true, "does not": false} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -244,6 +251,7 @@ func TestStop(t *testing.T) {
 // TestRefusesPeers expects that only peers on the list are passed on, and others are counted by the
 // identity.
 func TestRefusesPeers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	reached := make(chan struct{}, 8)
 	s, server := w.server(tcpService(t, func(c *net.TCPConn) { reached <- struct{}{}; echo(c) }), func(c *proxy.ServerConfig) { c.Allow = []string{"spiffe://artstore.test/other", "somebody"} })
@@ -265,6 +273,7 @@ func TestRefusesPeers(t *testing.T) {
 // TestCleartextStaysHere expects that neither side listens or connects beyond this machine
 // without TLS, unless that was asked for.
 func TestCleartextStaysHere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, to := range []string{"192.0.2.1:80", "app:80", "0.0.0.0:80", "[2001:db8::1]:80", "localhost.example:80"} {
 		cfg := proxy.ServerConfig{Identity: w.serverID, Allow: []string{clientName}, To: address(t, to)}
