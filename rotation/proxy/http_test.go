@@ -80,13 +80,14 @@ func TestServiceSeesThePeer(t *testing.T) {
 				req.Header.Set("Client-Cert", ":YWRtaW4=:")
 				req.Header.Set("X-Forwarded-For", "192.0.2.1")
 				req.Header.Set("Accept", "text/x")
+				req.ContentLength, req.Trailer = -1, http.Header{"X-Client-Identity": {"admin"}}
 				resp, got := do(t, client, req)
 				if resp.ProtoMajor == 1 != http1Only {
 					t.Errorf("spoken is %s", resp.Proto)
 				}
 				leaf := w.clientID.Current().Leaf()
 				for _, want := range []string{
-					"POST /a%2Fb//c;d?x=1;y=%zz&z " + c.proto + "\n", "Host: svc:8443\n", `Body: "the body" <nil>` + "\n", "Accept: text/x\r\n",
+					"POST /a%2Fb//c;d?x=1;y=%zz&z " + c.proto + "\n", "Host: svc:8443\n", `Body: "the body" <nil>` + "\nTrailers: 0\n", "Accept: text/x\r\n",
 					"X-Client-Identity: " + spiffeID + "\r\n", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Proto: https\r\n", "X-Forwarded-Host: svc:8443\r\n",
 					"Client-Cert: :" + base64.StdEncoding.EncodeToString(leaf.Raw) + ":\r\n",
 				} {
