@@ -44,9 +44,9 @@ func Decode(data []byte, into any) error {
 }
 
 var (
-	unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	unknownKey = regexp.MustCompile(`(?s)^(line [0-9]+: )field (.*) not found in type .*$`)
 	// The library's report of a value of the wrong type. It shortens the value to seven characters and dots.
-	wrongType = regexp.MustCompile("(?s)^line ([0-9]+): cannot unmarshal (!!\\S+)(?: `(.*)`)? into (.+)$")
+	wrongType = regexp.MustCompile("(?s)^line ([0-9]+): cannot unmarshal (.*?)(?: `(.*)`)? into (.+)$")
 )
 
 // Plain turns the library's report (several lines, Go type names, no keys) into one line for the
@@ -67,14 +67,21 @@ func Plain(err error, data []byte) string {
 	for i, text := range out {
 		m := wrongType.FindStringSubmatch(text)
 		if m == nil {
-			out[i] = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
+			if key := unknownKey.FindStringSubmatch(text); key != nil {
+				out[i] = fmt.Sprintf("%sunknown key %.80q", key[1], key[2])
+			}
 			continue
 		}
 		value := strings.TrimSuffix(m[3], "...")
 		at, node := find(&doc, "", func(n *yaml.Node) bool {
 			return strconv.Itoa(n.Line) == m[1] && n.ShortTag() == m[2] && strings.HasPrefix(n.Value, value)
 		})
-		if node != nil {
+		switch {
+		case node == nil: // the library reports something that it has made of the value
+			out[i] = fmt.Sprintf("line %s: want %s", m[1], wantedType(m[4]))
+		case at == "": // the document itself has no key
+			out[i] = fmt.Sprintf("line %s: want %s, not %s", m[1], wantedType(m[4]), givenType(node))
+		default:
 			out[i] = fmt.Sprintf("line %s: %s: want %s, not %s", m[1], at, wantedType(m[4]), givenType(node))
 		}
 	}
