@@ -179,6 +179,7 @@ func (a *Authority) getWatch(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	a.recordWatched(r, entry, q.Trust)
+	a.recordDelivery(r, entry)
 	ticket, answer := a.watchers.Enter(holderOf(entry, r.TLS.VerifiedChains[0][0]), q) // equal to the entry, as verifyPeer has checked
 	if ticket == nil {
 		return a.answerWatch(w, answer)
@@ -298,5 +299,26 @@ func (a *Authority) recordWatched(r *http.Request, entry record.Certificate, tru
 	if err := a.reportTrust(r.Context(), entry, report); err != nil {
 		a.watchers.Forget(entry.Lineage)
 		a.logger.WarnContext(r.Context(), "trust report not recorded", "service", entry.Service, "err", err)
+	}
+}
+
+// recordDelivery records which certificate of its lineage a service says is served, and where.
+// It never fails a request. A report of another form is none, and one of another lineage is not
+// recorded: a service could say of others that they are delivered.
+func (a *Authority) recordDelivery(r *http.Request, entry record.Certificate) {
+	var said watch.Delivery
+	if !said.Parse(r.URL.Query()) || !a.watchers.ReportDelivery(entry.Lineage, said) {
+		return
+	}
+	now := time.Now()
+	known, err := a.record.ReportDelivery(r.Context(), record.Delivery{
+		Serial: said.Serial, Lineage: entry.Lineage, Address: said.Address, Servers: said.Servers, Since: now.Add(-said.For),
+	}, now)
+	switch {
+	case err != nil:
+		a.watchers.ForgetDelivery(entry.Lineage)
+		a.logger.WarnContext(r.Context(), "delivery not recorded", "service", entry.Service, "err", err)
+	case !known:
+		a.logger.DebugContext(r.Context(), "delivery of another lineage not recorded", "service", entry.Service, "serial", said.Serial)
 	}
 }

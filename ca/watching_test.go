@@ -323,3 +323,41 @@ func TestWatchReplicas(t *testing.T) {
 		}
 	}
 }
+
+// TestDeliveryOfOthers: a service may say of certificates of its own lineage that they are served,
+// and of no other. Whatever it says, its request is answered.
+func TestDeliveryOfOthers(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	mine, other := enrol(t, c, "storage", "storage"), enrol(t, c, "ingester", "ingester")
+	cl := newClient(t, c, mine)
+	now(t, cl)
+	rec, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rec.Close() }() // read only
+	for _, step := range []struct {
+		said     string
+		recorded bool
+	}{
+		{"served=" + other.Leaf.SerialNumber.String() + "&served_at=web:443&servers=1&served_for=0", false},
+		{"served=" + mine.Leaf.SerialNumber.String() + "&served_at=%1b[2J&servers=1&served_for=0", false},
+		{"served=" + mine.Leaf.SerialNumber.String() + "&served_at=web:443&servers=0&served_for=0", false},
+		{"served=" + mine.Leaf.SerialNumber.String() + "&served_at=web:443&servers=3&served_for=2000000000", true},
+	} {
+		if got := <-watchWith(t, cl, "wait=0&"+step.said); got.status != http.StatusOK {
+			t.Errorf("%s: status %d", step.said, got.status)
+		}
+		for _, serial := range []string{mine.Leaf.SerialNumber.String(), other.Leaf.SerialNumber.String()} {
+			cert, err := rec.Show(t.Context(), serial)
+			if want := step.recorded && serial == mine.Leaf.SerialNumber.String(); err != nil || (cert.Served != nil) != want {
+				t.Errorf("%s: %s has %+v, %v", step.said, serial, cert.Served, err)
+			}
+		}
+	}
+	cert, err := rec.Show(t.Context(), mine.Leaf.SerialNumber.String())
+	if err != nil || cert.Served.Address != "web:443" || cert.Served.Servers != 3 || cert.Served.Since.Before(cert.NotBefore) {
+		t.Errorf("%+v, %v", cert.Served, err)
+	}
+	c.Check(t)
+}

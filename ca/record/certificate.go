@@ -38,6 +38,7 @@ type Certificate struct {
 	DER         []byte      `json:"der"`
 	Chain       []byte      `json:"chain"` // concatenated DER of the intermediates, issuer first
 	Revocation  *Revocation `json:"revocation,omitempty"`
+	Served      *Delivery   `json:"served,omitempty"` // nil if no agent has reported that it is served
 }
 
 // NewCertificate fills in everything that the chain itself says: leaf first,

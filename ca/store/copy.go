@@ -19,7 +19,7 @@ import (
 // tables are the tables of a record, each after those that it refers to. A table that is not
 // listed is not copied; TestEveryTableIsCopied compares the list with both schemas.
 var tables = []string{
-	"trust_versions", "authorities", "issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "trust_reports",
+	"trust_versions", "authorities", "issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "trust_reports", "deliveries",
 	"events", "log_pending", "log_entries", "log_nodes", "log_state",
 	seeded, "secrets", "acme_nonces", "acme_eab_keys", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
 	"renewal_orders",

@@ -43,6 +43,11 @@ func (s *Store) Trusting(ctx context.Context) (n int, err error) {
 	return n, s.db.Read.QueryRowContext(ctx, `SELECT COUNT(*) FROM trust_reports`).Scan(&n)
 }
 
+// Deliveries counts the certificates that are reported as served.
+func (s *Store) Deliveries(ctx context.Context) (n int, err error) {
+	return n, s.db.Read.QueryRowContext(ctx, `SELECT COUNT(*) FROM deliveries`).Scan(&n)
+}
+
 // Plan says how the database would find a page: one step a line. PostgreSQL is
 // told to avoid what it would do with few rows, and does it only if it must.
 func (s *Store) Plan(ctx context.Context, q record.Query) (string, error) {

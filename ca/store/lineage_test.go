@@ -144,7 +144,7 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
 			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `INSERT INTO lineages VALUES ('1001', 'd', 5)`,
+			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `DROP TABLE deliveries`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `INSERT INTO lineages VALUES ('1001', 'd', 5)`,
 			`DROP TABLE renewal_orders`, `DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
 			`DELETE FROM goose_db_version WHERE version_id >= 5`,
 		} {
@@ -226,5 +226,62 @@ func crowded(t *testing.T, where string) {
 	}
 	if _, err := store.Crowded(t.Context(), t.TempDir()+"/absent.db", 3, storetest.Base); err == nil {
 		t.Error("a record that is not there was counted")
+	}
+}
+
+// TestDelivery: what is served is with its certificate until that is pruned, since the first report
+// of the same servers. A report of another lineage, or of a certificate that has ended, is none.
+func TestDelivery(t *testing.T) { postgres.Engines(t, delivery) }
+
+func delivery(t *testing.T, where string) {
+	w := storetest.NewLog(t, where)
+	w.Issue(2)
+	w.Sequence()
+	get := func(serial string) record.Certificate {
+		t.Helper()
+		c, err := w.Store.Get(t.Context(), serial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	issued := get("1001")
+	at := issued.IssuedAt.Add(time.Minute)
+	first := record.Delivery{Serial: "1001", Lineage: "1001", Address: "db:5432", Servers: 2, Since: at}
+	again, moved, early, foreign, unknown := first, first, first, first, first
+	again.Since = at.Add(time.Minute)
+	moved.Address, moved.Since = "db2:5432", at.Add(time.Hour)
+	early.Servers, early.Since = 3, issued.IssuedAt.Add(-time.Hour)
+	foreign.Serial, unknown.Serial = "1002", "7"
+	for _, step := range []struct {
+		said  record.Delivery
+		now   time.Time
+		ok    bool
+		since time.Time
+		at    string
+	}{
+		{foreign, at, false, time.Time{}, ""}, {unknown, at, false, time.Time{}, ""},
+		{first, issued.NotAfter, false, time.Time{}, ""},
+		{first, at, true, at, "db:5432"}, {again, at, true, at, "db:5432"},
+		{moved, at, true, moved.Since, "db2:5432"},
+		{early, at, true, issued.IssuedAt, "db:5432"},
+	} {
+		ok, err := w.Store.ReportDelivery(t.Context(), step.said, step.now)
+		if err != nil || ok != step.ok {
+			t.Fatalf("%+v: %v, %v", step.said, ok, err)
+		}
+		got := get("1001").Served
+		if (got == nil) != step.since.IsZero() || got != nil && (!got.Since.Equal(step.since) || got.Address != step.at) {
+			t.Errorf("after %+v: %+v", step.said, got)
+		}
+	}
+	if page, _, err := w.Store.List(t.Context(), record.Query{Service: issued.Service}); err != nil || len(page) != 2 || get("1002").Served != nil {
+		t.Errorf("%d certificates, %v", len(page), err)
+	}
+	if n, err := w.Store.Prune(t.Context(), "test", w.Start.AddDate(1, 0, 0), 2); err != nil || n != 2 {
+		t.Fatalf("%d pruned, %v", n, err)
+	}
+	if n, err := w.Store.Deliveries(t.Context()); err != nil || n != 0 {
+		t.Errorf("%d deliveries are left, %v", n, err)
 	}
 }

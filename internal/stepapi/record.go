@@ -19,7 +19,16 @@ type RecordRow struct {
 	Issuer    string    `json:"issuer"`
 
 	ProofUntil time.Time `json:"proof_until,omitzero"` // no renewal ends after it; absent: the proof has no end
+	Served     *Served   `json:"served,omitempty"`     // absent: no agent has reported that it is served
 	PEM        string    `json:"pem,omitempty"`        // leaf first, then intermediates; only with ?pem=true
+}
+
+// Served is what an agent has reported of a certificate: that it connected to servers, and they
+// served it.
+type Served struct {
+	Since   time.Time `json:"since"`
+	Address string    `json:"address"` // of the first server
+	Servers int       `json:"servers"` // how many serve it
 }
 
 // RecordPage answers GET /records/certificates. The certificate that expires last is first.

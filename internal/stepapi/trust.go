@@ -176,8 +176,10 @@ type RenewalStatus struct {
 //
 // The query has trust, the digest of the bundle in effect; lists, the ETag of the lists in
 // effect without its quotes; renewal and nonce, of the last order that the caller has obeyed;
-// and wait, the longest time to hold the request in seconds, 300 at most and by default. A
-// request with a wait has to be of HTTP/1.1; the answer over HTTP/2 is status 505.
+// and wait, the longest time to hold the request in seconds, 300 at most and by default. A caller
+// that has connected to servers and found a certificate of its lineage there adds four: served, the
+// serial in decimal; served_at, the address of the first server, and servers, how many serve it;
+// served_for, how many seconds ago that was proved. A request with a wait has to be of HTTP/1.1; the answer over HTTP/2 is status 505.
 type WatchResponse struct {
 	Trust string `json:"trust"` // TrustDigest of the bundle now
 	Lists string `json:"lists"` // ETag of GET /revoked now, without its quotes

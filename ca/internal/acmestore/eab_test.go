@@ -202,7 +202,7 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 		for _, text := range []string{
 			`UPDATE acme_orders SET asked = 0`, // it kept the dates that the authority chose
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `DROP TABLE renewal_orders`,
+			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `DROP TABLE deliveries`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `DROP TABLE renewal_orders`,
 			`DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
 			`DELETE FROM goose_db_version WHERE version_id >= 6`,
 		} {

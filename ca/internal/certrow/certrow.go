@@ -28,16 +28,18 @@ import (
 )
 
 // Columns are what [Scan] reads, in its order. The certificates are called c, their
-// issuers i, their chains h and their revocations r.
+// issuers i, their chains h, their deliveries d and their revocations r.
 const Columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, i.key_id, c.key_hash, c.names,
-	c.not_before, c.not_after, c.issued_at, c.proof_until, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
+	c.not_before, c.not_after, c.issued_at, c.proof_until, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller,
+	d.address, d.servers, d.since`
 
 // From is the FROM clause for [Columns], beginning with the certificates.
 const From = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + Names
 
-// Names joins the tables that a certificate refers to by a number. It is for a FROM
+// Names joins the tables that a certificate refers to by a number, and its delivery. It is for a FROM
 // clause that begins with another table than the certificates.
-const Names = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain`
+const Names = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain
+	LEFT JOIN deliveries d ON d.certificate = c.id`
 
 // Stored is a certificate with its number in the table.
 type Stored struct {
@@ -64,9 +66,11 @@ func Scan(row sqldb.Scanner, c *record.Certificate) (id int64, err error) {
 	var names string
 	var keyHash []byte
 	var revokedAt, reason sql.NullInt64
-	var note, by sql.NullString
+	var note, by, address sql.NullString
+	var servers, since sql.NullInt64
 	if err := row.Scan(&id, &c.Serial, &c.Service, &c.Kind, &c.Provisioner, &c.Caller, &c.Lineage, &c.Previous, &c.Issuer, &keyHash, &names,
-		&notBefore, &notAfter, &issuedAt, &proof, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by); err != nil {
+		&notBefore, &notAfter, &issuedAt, &proof, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by,
+		&address, &servers, &since); err != nil {
 		return 0, err
 	}
 	c.KeyHash = hex.EncodeToString(keyHash)
@@ -76,6 +80,9 @@ func Scan(row sqldb.Scanner, c *record.Certificate) (id int64, err error) {
 	}
 	if revokedAt.Valid {
 		c.Revocation = &record.Revocation{Serial: c.Serial, RevokedAt: sqldb.FromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}
+	}
+	if since.Valid {
+		c.Served = &record.Delivery{Serial: c.Serial, Lineage: c.Lineage, Address: address.String, Servers: int(servers.Int64), Since: sqldb.FromMillis(since.Int64)}
 	}
 	return id, json.Unmarshal([]byte(names), &c.Names)
 }

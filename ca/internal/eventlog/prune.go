@@ -96,6 +96,7 @@ func (d pruneSet) prune(ctx context.Context, tx *sqldb.Txn, e record.Event) erro
 	}{
 		{`DELETE FROM events WHERE kind <> '` + kinds.Refused + `' AND serial IN (` + placeholders(len(d.serials)) + `)`, d.serials},
 		{`DELETE FROM revocations WHERE certificate IN (` + placeholders(len(d.ids)) + `)`, d.ids},
+		{`DELETE FROM deliveries WHERE certificate IN (` + placeholders(len(d.ids)) + `)`, d.ids},
 		{`DELETE FROM trust_reports WHERE lineage IN (` + placeholders(len(d.serials)) + `)`, d.serials}, // named by their first certificate
 		{`DELETE FROM certificates WHERE id IN (` + placeholders(len(d.ids)) + `)`, d.ids},
 	} {

@@ -62,6 +62,7 @@ type lineage struct {
 	told   *Values   // the answer to it
 	until  time.Time // when the same request may be answered at once again
 	report report
+	served Delivery // that was reported last
 }
 
 type report struct {
@@ -310,4 +311,23 @@ func (h *Hub) Forget(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lineage(id).report = report{}
+}
+
+// ReportDelivery reports whether a delivery that a lineage has reported has to be recorded: it is
+// another one than before. For is not compared. See [Hub.ForgetDelivery].
+func (h *Hub) ReportDelivery(id string, d Delivery) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d.For = 0
+	l := h.lineage(id)
+	changed := l.served != d
+	l.served = d
+	return changed
+}
+
+// ForgetDelivery drops the last delivery of a lineage, because it could not be recorded.
+func (h *Hub) ForgetDelivery(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lineage(id).served = Delivery{}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -361,10 +362,15 @@ func TestParseQuery(t *testing.T) {
 func FuzzParseQuery(f *testing.F) {
 	f.Add("trust=" + trustA + "&lists=x&renewal=7&nonce=n&wait=20")
 	f.Add("wait=99999999999999999999")
+	f.Add("served=4711&served_at=localhost:443&servers=2&served_for=3")
 	f.Fuzz(func(t *testing.T, text string) {
 		v, err := url.ParseQuery(text)
 		if err != nil {
 			return
+		}
+		var d watch.Delivery
+		if d.Parse(v) && (d.For < 0 || d.Servers < 1 || d.Servers > 1000 || len(d.Serial) > 64 || len(d.Address) > 300 || strings.ContainsAny(d.Address, "\n\x1b ")) {
+			t.Errorf("%q: %+v", text, d)
 		}
 		q, err := watch.ParseQuery(v)
 		if err == nil && (q.Wait < 0 || q.Wait > watch.MaxWait || q.Renewal.ID < 0 || len(q.Renewal.Nonce) > 64 || len(q.Lists) > 64 || q.Trust != "" && len(q.Trust) != 64) {
