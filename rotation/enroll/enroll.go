@@ -44,6 +44,8 @@
 //     without them (TestWatchFallsBack). A change that cannot take effect here makes no loop
 //     of requests (TestWatchMakesNoLoop), and an authority that restarts gets those of a
 //     fleet over seconds (TestWatchNoHerd).
+//   - What [Source.Delivered] is told reaches the authority within seconds, and nothing of it is a
+//     password (TestRealDelivered, TestBareAddress).
 //   - A certificate that a list has named stays refused until it has ended, whatever later
 //     lists say, over a restart too (TestForgottenIsKept).
 //   - No log line and no error has a key or a token (TestLogsHoldNoSecrets).
@@ -59,6 +61,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/url"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -150,6 +155,8 @@ type Source struct {
 	skew         atomic.Int64             // how far the authority's clock is ahead, in ns
 	receivedHead atomic.Pointer[logHead]  // that came with a certificate and is not stored yet
 	listHolder   atomic.Pointer[identity] // the authority is checked by its lists; nil before there is one
+	delivery     atomic.Pointer[delivery] // nil before there is one
+	deliveries   chan struct{}            // capacity 1: there is another delivery
 
 	// These belong to the one Watch that runs.
 	failed    int       // attempts to get a first identity, in a row
@@ -159,7 +166,7 @@ type Source struct {
 
 // New checks cfg. It uses neither disk nor network. All faults of cfg are in one error.
 func New(cfg Config) (*Source, error) {
-	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64, reporter: uuid.New()}
+	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64, reporter: uuid.New(), deliveries: make(chan struct{}, 1)}
 	var problems []error
 	if _, err := parseURL(cfg.URL); err != nil {
 		problems = append(problems, err)
@@ -214,3 +221,74 @@ func (s *Source) lostAccess(path string) {
 // wallNow returns the present without its monotonic reading: on Linux and macOS the monotonic
 // clock stops while the machine is suspended, and a renewal would come too late.
 func (s *Source) wallNow() time.Time { return s.now().Round(0) }
+
+// maxAddress is the longest address that is reported, in bytes.
+const maxAddress = 300
+
+// delivery is what is reported to the authority of a certificate that is served. The zero value is
+// no report.
+type delivery struct {
+	serial  string // decimal
+	address string // of the first server
+	servers int    // how many serve it
+	since   int64  // Unix time in seconds
+}
+
+// Delivered tells the authority, with the request that it holds, that servers serve the
+// certificate leaf of this identity. The caller has connected to them at the moment at, and
+// addresses are theirs, HOST:PORT or a URL, of which only scheme, host and port are reported. The
+// authority shows the report to operators. One that is older than this function ignores it, and
+// so does one that holds no requests. Delivered returns at once, and without addresses does nothing.
+func (s *Source) Delivered(leaf *x509.Certificate, addresses []string, at time.Time) {
+	if len(addresses) == 0 {
+		return
+	}
+	d := delivery{serial: leaf.SerialNumber.String(), address: bareAddress(addresses[0]), servers: len(addresses), since: at.Unix()}
+	if d.address == "" {
+		return
+	}
+	if old := s.delivery.Load(); old != nil && old.serial == d.serial && old.address == d.address && old.servers == d.servers {
+		return // the first proof counts, and is reported
+	}
+	s.delivery.Store(&d)
+	select {
+	case s.deliveries <- struct{}{}:
+	default: // the signal before has not been taken yet
+	}
+}
+
+// bareAddress returns an address without what a URL may have besides: a password must not be
+// reported. It returns "" if the rest is not printable ASCII, or too long.
+func bareAddress(address string) string {
+	if strings.Contains(address, "://") {
+		u, err := url.Parse(address)
+		if err != nil {
+			return ""
+		}
+		address = u.Scheme + "://" + u.Host
+	}
+	if len(address) > maxAddress || strings.ContainsFunc(address, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return ""
+	}
+	return address
+}
+
+// delivered returns what was reported last.
+func (s *Source) delivered() delivery {
+	if d := s.delivery.Load(); d != nil {
+		return *d
+	}
+	return delivery{}
+}
+
+// addTo adds the report to the query of a request. Times are sent as a duration, because the
+// clock of the authority may be another one.
+func (d delivery) addTo(query url.Values, now time.Time) {
+	if d.serial == "" {
+		return
+	}
+	query.Set("served", d.serial)
+	query.Set("served_at", d.address)
+	query.Set("servers", strconv.Itoa(d.servers))
+	query.Set("served_for", strconv.FormatInt(max(0, now.Unix()-d.since), 10))
+}

@@ -136,3 +136,6 @@ func KeyTypeOf(key crypto.PrivateKey) KeyType { return keyTypeOf(key.(crypto.Sig
 
 // ParseWatch reads an answer of GET /watch.
 func ParseWatch(body []byte) (stepapi.WatchResponse, error) { return parseWatch(body) }
+
+// BareAddress is what is reported of an address.
+func BareAddress(address string) string { return bareAddress(address) }

@@ -51,6 +51,7 @@ func (a *agent) run(ctx context.Context) error {
 			a.onWatched(ctx, r)
 		case <-a.watch.held:
 			a.onHeld(ctx)
+		case <-a.deliveries: // beginWatch reports it
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -26,6 +26,22 @@ const (
 	maxWithin = 366 * 24 * 3600
 )
 
+// watchValues are what the caller of one request has in effect.
+type watchValues struct {
+	trust string // digest of the bundle
+	lists string // tag of the lists, "" if it is not known
+	order obeyed // the last order that was obeyed
+
+	delivery delivery // what is served, as far as is known
+}
+
+// obeyed names an order. Ids begin again at a lower one when the record of the authority was
+// restored from a backup, and the nonce of such an order is another one.
+type obeyed struct {
+	id    int64
+	nonce string
+}
+
 // watchAnswer is the answer to a request that was held.
 type watchAnswer struct {
 	stepapi.WatchResponse
@@ -118,6 +134,7 @@ func (c *watchConn) ask(ctx context.Context, have watchValues, wait time.Duratio
 		"trust": {have.trust}, "lists": {have.lists}, "renewal": {strconv.FormatInt(have.order.id, 10)}, "nonce": {have.order.nonce},
 		"wait": {strconv.Itoa(int(wait / time.Second))},
 	}
+	have.delivery.addTo(query, time.Now())
 	in := apiRequest{operation: "waiting for changes", path: stepapi.PathWatch + "?" + query.Encode(), limit: maxWatchAnswer}
 	r, err := c.roundTrip(ctx, in)
 	if err != nil {

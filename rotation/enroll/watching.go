@@ -47,20 +47,6 @@ const (
 	modePoll  = "poll"
 )
 
-// watchValues are what the caller of one request has in effect.
-type watchValues struct {
-	trust string // digest of the bundle
-	lists string // tag of the lists, "" if it is not known
-	order obeyed // the last order that was obeyed
-}
-
-// obeyed names an order. Ids begin again at a lower one when the record of the authority was
-// restored from a backup, and the nonce of such an order is another one.
-type obeyed struct {
-	id    int64
-	nonce string
-}
-
 // watching is the state of the requests of one agent, which is their owner.
 type watching struct {
 	task[watchAnswer]
@@ -83,7 +69,7 @@ type watching struct {
 
 // values returns what is in effect.
 func (a *agent) values() watchValues {
-	return watchValues{stepapi.TrustDigest(a.cur.roots), tagOf(a.tag), a.watch.obeyed}
+	return watchValues{stepapi.TrustDigest(a.cur.roots), tagOf(a.tag), a.watch.obeyed, a.delivered()}
 }
 
 // beginWatch starts a request if none is running, and ends one that another has to follow
