@@ -103,8 +103,17 @@ func (m *managed) attempt(ctx context.Context, s *set) error {
 	}
 	if err == nil {
 		m.state.delivered(m.log, s, len(m.Serves) > 0)
+		m.source.delivered(s.leaf, addresses(m.Serves))
 	}
 	return err
+}
+
+// addresses returns the addresses of servers that are asked.
+func addresses(all []Address) (out []string) {
+	for _, a := range all {
+		out = append(out, a.Address)
+	}
+	return out
 }
 
 // runHook runs the hook once, and tells it what has changed since the last set that was delivered.

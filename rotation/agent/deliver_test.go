@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/rotation/agent"
 )
 
@@ -101,6 +104,87 @@ func TestAlarm(t *testing.T) {
 	}
 	broken.Store(false)
 	w.await(a, "ingester", "the end of the alarm", func(s agent.IdentityStatus) bool { return proved(s) && !s.Delivery.Alarm && s.Serial != first.Serial })
+}
+
+// TestAuthorityLearnsOfDelivery: a certificate that is proved to be served is so in the record of the
+// authority, and one that is not is not. The proof is told again when the source begins anew.
+func TestAuthorityLearnsOfDelivery(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	p, flag := newProgram(t), filepath.Join(w.dir, "reload")
+	var broken atomic.Bool
+	i := w.identity("ingester", func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"touch", flag}, Timeout: time.Minute, Settle: 300 * time.Millisecond}
+		i.Serves = []agent.Address{{Address: p.address}}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.reloader(ctx, i.Dir, flag, &broken) }()
+	defer func() { cancel(); <-done }()
+	a, _ := w.run()
+	w.await(a, "ingester", "proved", delivered)
+	first := w.awaitServed(p.leaf())
+	if first.Address != p.address || first.Servers != 1 || time.Since(first.Since) > time.Hour {
+		t.Errorf("the record has %+v", first)
+	}
+	broken.Store(true)
+	if err := a.Renew(t.Context(), "ingester"); err != nil {
+		t.Fatal(err)
+	}
+	w.await(a, "ingester", "an alarm", func(s agent.IdentityStatus) bool { return s.Delivery.Alarm })
+	newest := newestLeaf(t, i.Dir)
+	if again := w.recorded(newest); again != nil {
+		t.Errorf("a certificate that no server serves is recorded as served: %+v", again)
+	}
+	if again := w.recorded(p.leaf()); again == nil || !again.Since.Equal(first.Since) {
+		t.Errorf("the one before is %+v, and was %+v", again, first)
+	}
+	broken.Store(false)
+	w.await(a, "ingester", "the end of the alarm", delivered)
+	if second := w.awaitServed(newest); second.Since.Before(first.Since) {
+		t.Errorf("the next one is %+v, after %+v", second, first)
+	}
+	w.ca.Check(t)
+}
+
+// leaf is the certificate that the program serves.
+func (p *program) leaf() *x509.Certificate { return p.cert.Load().Leaf }
+
+func newestLeaf(t *testing.T, dir string) *x509.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.Leaf
+}
+
+// recorded returns what the record of the authority has of the delivery of a certificate.
+func (w *world) recorded(leaf *x509.Certificate) *record.Delivery {
+	w.t.Helper()
+	rec, err := ca.StateDir(w.ca.Dir).OpenRecord(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = rec.Close() }() // read only
+	c, err := rec.Show(w.t.Context(), leaf.SerialNumber.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c.Served
+}
+
+// awaitServed waits until the record has a delivery of a certificate.
+func (w *world) awaitServed(leaf *x509.Certificate) *record.Delivery {
+	w.t.Helper()
+	for limit := time.Now().Add(patience); ; pause(20 * time.Millisecond) {
+		if d := w.recorded(leaf); d != nil {
+			return d
+		}
+		if time.Now().After(limit) {
+			w.t.Fatalf("the authority has not heard of it; log:\n%s", w.log.String())
+		}
+	}
 }
 
 // TestHookIsRetried: a hook that fails is owed until it succeeds, also over a restart.

@@ -16,6 +16,8 @@
 //   - All files of a generation come into effect by one rename (TestKeepsAndDelivers), and a process
 //     that is killed at any moment leaves the old set or the new one, with its hook owed
 //     (TestAgentCrashes in cmd/artstore-pki).
+//   - What was proved at the servers is in the record of the authority, with the certificate that
+//     they serve (TestAuthorityLearnsOfDelivery).
 //   - The hook runs after each change of the files until it has succeeded, also over a restart, and
 //     not for a set that is delivered already (TestKeepsAndDelivers, TestHookIsRetried).
 //   - A set that its servers do not serve after two runs of the hook is an alarm in log, status and

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -18,6 +19,14 @@ type source struct {
 	m      *managed
 	cur    atomic.Pointer[enroll.Source]
 	orders chan order
+	proved atomic.Pointer[proof] // the last one; nil before there is one
+}
+
+// proof says which certificate each server has served when it was asked.
+type proof struct {
+	leaf      *x509.Certificate
+	addresses []string
+	at        time.Time
 }
 
 // order tells a running source to renew, or else to begin anew.
@@ -37,8 +46,22 @@ func (s *source) renewed() error {
 	src, err := enroll.New(s.m.enrolment())
 	if err == nil {
 		s.cur.Store(src)
+		s.tell()
 	}
 	return err
+}
+
+// delivered lets the authority know that the servers serve a leaf now.
+func (s *source) delivered(leaf *x509.Certificate, addresses []string) {
+	s.proved.Store(&proof{leaf, addresses, time.Now()})
+	s.tell()
+}
+
+// tell gives the last proof to the present enroll.Source, which reports it to the authority.
+func (s *source) tell() {
+	if p := s.proved.Load(); p != nil {
+		s.cur.Load().Delivered(p.leaf, p.addresses, p.at)
+	}
 }
 
 // NextRenewal is for the status of the identity.

@@ -18,7 +18,7 @@ import (
 func TestRealDelivered(t *testing.T) {
 	t.Parallel()
 	authority := catest.Start(t, catest.Options{})
-	src, err := enroll.New(enroll.Config{URL: authority.URL, RootFingerprint: authority.RootFingerprint, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester"))})
+	src, err := enroll.New(enroll.Config{URL: authority.URL, RootFingerprint: authority.RootFingerprint, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester")), TrustRefresh: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
