@@ -51,20 +51,27 @@ func (l *lineage) replacedSince(id cert.ID, now time.Time) (Severity, string) {
 
 // notSeen finds certificates of the record that no other source has. An audit of one machine
 // sees a small part of all services, so that is an Info. It is a warning if the replaced
-// certificate was found: then the renewal did not arrive.
+// certificate was found, or if the agent of the service has reported that one as served and not
+// its successor: then the renewal did not arrive.
 func notSeen(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
-		if r.Kind != kindRecord || !r.Lineage || !r.Leaf() || !v.looked || v.torn {
+		if r.Kind != kindRecord || !r.Lineage || !r.Leaf() || v.torn {
 			return severityOK, ""
 		}
 		l := v.recorded[r.Cert.ID()].line
 		switch {
-		case l == nil || l.disk != "" || l.wire != "" || !r.Judged.Before(r.Cert.NotAfter):
+		case l == nil || l.wire != "" || !r.Judged.Before(r.Cert.NotAfter):
 			return severityOK, ""
 		case !pastGrace(r.Cert.NotBefore, r.Cert.NotAfter, r.Judged), v.young[v.nameHash(r.Cert)]:
 			return severityOK, "" // not installed yet, or replaced during the audit
+		case l.undelivered(r.Judged) != "":
+			return Warn, "its agent has not proved that a server uses it, and has found the one that it replaces at " + l.undelivered(r.Judged)
+		case l.disk != "" || !v.looked:
+			return severityOK, ""
 		case l.older != "":
 			return Warn, "it was not found, and the one that it replaces is still in " + l.older
+		case l.head.Served != "":
+			return Info, "it is in the record and was not found anywhere else; its agent says that " + l.head.Served + " serves it"
 		}
 		return Info, "it is in the record and was not found anywhere else"
 	}

@@ -64,6 +64,48 @@ func findings(r *audittest.Report, ids ...string) map[string]string {
 
 var drifts = []string{"replaced", "not-seen", "not-recorded", "renewer-stopped", "revoked"}
 
+// TestUndelivered: where agents report what is served, a renewal that did not arrive is found
+// without a look at the server. It is no finding while the agent may still be at it, and none when
+// the certificate that was served has ended, because that may be of a program that is gone.
+func TestUndelivered(t *testing.T) {
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	var list []audit.Recorded
+	add := func(service, served string, ago, life time.Duration) *certtest.Pair {
+		pair := certtest.New(t, root, service, certtest.Lives(ago, life))
+		c := pair.Cert
+		list = append(list, audit.Recorded{
+			Service: service, Lineage: service, Names: c.DNSNames, NotBefore: c.NotBefore, NotAfter: c.NotAfter, DER: c.Raw, Chain: root.Cert.Raw, Served: served,
+		})
+		return pair
+	}
+	here := add("here", "", 2*time.Hour, certtest.Day)
+	add("stuck", "", 2*time.Hour, certtest.Day)
+	add("stuck", "stuck:443", 18*time.Hour, certtest.Day)
+	add("good", "good:443", 2*time.Hour, certtest.Day)
+	add("good", "good:443", 18*time.Hour, certtest.Day)
+	add("fresh", "", time.Minute, certtest.Day)
+	add("fresh", "fresh:443", 18*time.Hour, certtest.Day)
+	add("ended", "", 9*time.Hour, certtest.Day)
+	add("ended", "ended:443", 25*time.Hour, certtest.Day)
+	slices.SortFunc(list, func(a, b audit.Recorded) int { return b.NotAfter.Compare(a.NotAfter) })
+	record := audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
+		for _, c := range list {
+			if !yield(c) {
+				break
+			}
+		}
+		return nil
+	}}
+	const stuck = "warn: its agent has not proved that a server uses it, and has found the one that it replaces at stuck:443"
+	audittest.Want(t, findings(audittest.Run(t, record), drifts...), map[string]string{"record ca: stuck not-seen": stuck})
+	r := audittest.Run(t, audittest.Static{on("file", "/here.crt", here)}, record)
+	audittest.Want(t, findings(r, drifts...), map[string]string{
+		"record ca: stuck not-seen": stuck,
+		"record ca: good not-seen":  "info: it is in the record and was not found anywhere else; its agent says that good:443 serves it",
+		"record ca: ended not-seen": "info: it is in the record and was not found anywhere else",
+	})
+}
+
 // One service is renewed as it should be, and others have a fault each.
 func TestDrift(t *testing.T) {
 	root := certtest.New(t, nil, "Test Root", certtest.Authority)

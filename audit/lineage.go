@@ -18,6 +18,9 @@ type Recorded struct {
 	DER                 []byte
 	// Chain is the DER of the intermediates, one behind the other. The issuer is first.
 	Chain []byte
+	// Served is the address of a server that serves it, as an agent has reported to the
+	// authority; "" if none has.
+	Served string
 }
 
 // lineage is a certificate and those that it replaced, as far as the record was read.
@@ -33,6 +36,9 @@ type lineage struct {
 
 	disk, wire string // places of the head; "" where it was not found
 	older      string // a place of a certificate that the head has replaced
+
+	proved      string    // where an agent has found the newest certificate that it reported as served
+	provedUntil time.Time // the end of that certificate
 }
 
 // asOne is a part of a life, as a divisor. Renewals that are closer together count as one,
@@ -49,6 +55,18 @@ func (l *lineage) addEarlier(c *Recorded) {
 		l.longest, l.counted = max(l.longest, gap), c.NotBefore
 	}
 	l.began = c.NotBefore
+	if l.proved == "" {
+		l.proved, l.provedUntil = c.Served, c.NotAfter
+	}
+}
+
+// undelivered returns where an agent has found a certificate that the head has replaced, if that
+// still runs and the agent has not found the head since.
+func (l *lineage) undelivered(now time.Time) string {
+	if l.head.Served != "" || l.head.Revoked || !now.Before(l.provedUntil) {
+		return ""
+	}
+	return l.proved
 }
 
 // addPlacement remembers where a certificate of the lineage was found.

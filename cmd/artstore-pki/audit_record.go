@@ -75,6 +75,9 @@ func remotePages(client *enroll.Client) pages.Read {
 				Revoked: row.State == record.StateRevoked,
 			}
 			one.DER, one.Chain = leafAndChain(row.PEM)
+			if row.Served != nil {
+				one.Served = row.Served.Address
+			}
 			out = append(out, one)
 		}
 		return out, page.Next, err

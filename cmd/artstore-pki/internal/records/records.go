@@ -54,10 +54,14 @@ func storePages(r *ca.Record) pages.Read {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, next, err := r.List(ctx, record.Query{Limit: record.MaxPage, Cursor: cursor})
 		for _, c := range page {
-			out = append(out, audit.Recorded{
+			one := audit.Recorded{
 				Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 				Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
-			})
+			}
+			if c.Served != nil {
+				one.Served = c.Served.Address
+			}
+			out = append(out, one)
 		}
 		return out, next, err
 	}
