@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,7 +181,7 @@ func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	case output.CSV:
 		return &listCSV{to: csv.NewWriter(u.Out)}
 	}
-	return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}
+	return &listTable{make: u.NewTable, now: now}
 }
 
 // listJSON writes one object, also for several pages.
@@ -247,21 +248,52 @@ func (l *listCSV) end() error {
 // listTable prints a table whose columns are as wide as the widest cell so far: each page is
 // aligned with those before it.
 type listTable struct {
-	to  *ui.Table
-	now time.Time
+	make   func(header ...string) *ui.Table
+	to     *ui.Table // nil before the first page
+	served bool      // there is a column for what is served
+	now    time.Time
+}
+
+// begin makes the table. Where no agent reports what is served, there is no column for that: the
+// first page decides, because the heading is printed with it.
+func (l *listTable) begin(rows []stepapi.RecordRow) {
+	if l.to != nil {
+		return
+	}
+	l.served = slices.ContainsFunc(rows, func(r stepapi.RecordRow) bool { return r.Served != nil })
+	header := []string{"SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND"}
+	if l.served {
+		header = append(header, "SERVED SINCE")
+	}
+	l.to = l.make(append(header, "NAMES")...)
 }
 
 // page prints serials in hex, which is shorter than decimal and what show and revoke take too.
 func (l *listTable) page(rows []stepapi.RecordRow) error {
+	l.begin(rows)
 	for _, r := range rows {
-		l.to.Row(r.SerialHex, r.Service, r.State,
-			humantime.Stamp(r.NotAfter), left(l.now, r.NotAfter), r.Kind, strings.Join(r.Names, " "))
+		cells := []string{r.SerialHex, r.Service, r.State, humantime.Stamp(r.NotAfter), left(l.now, r.NotAfter), r.Kind}
+		if l.served {
+			cells = append(cells, servedSince(r.Served))
+		}
+		l.to.Row(append(cells, strings.Join(r.Names, " "))...)
 	}
-	return l.end()
+	return l.to.Flush()
 }
 
 // end prints the heading where there was no row.
-func (l *listTable) end() error { return l.to.Flush() }
+func (l *listTable) end() error {
+	l.begin(nil)
+	return l.to.Flush()
+}
+
+// servedSince returns since when a certificate is served, or "-" if no agent has reported that.
+func servedSince(s *stepapi.Served) string {
+	if s == nil {
+		return "-"
+	}
+	return humantime.Stamp(s.Since)
+}
 
 // left returns the time from now until end as text, such as 3d, or "-" if end is not after now.
 func left(now, end time.Time) string {

@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // showCommand declares show, which looks at the record of an authority. inspect explains the
@@ -70,6 +71,19 @@ func until(t time.Time) string {
 	return humantime.Stamp(t)
 }
 
+// servedAt returns since when and where a certificate is served, as its agent has reported, or ""
+// if no agent has.
+func servedAt(s *stepapi.Served) string {
+	if s == nil {
+		return ""
+	}
+	text := humantime.Stamp(s.Since) + " at " + s.Address
+	if s.Servers > 1 {
+		text += fmt.Sprintf(" and %d more", s.Servers-1)
+	}
+	return text
+}
+
 // writeCertificate prints a certificate in one of three formats: what the record says of it
 // as text or as JSON, or the certificate itself with its chain as PEM, leaf first, which a
 // server can use as it is. In the text, lines without a value are left out.
@@ -91,7 +105,7 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	for _, line := range [][2]string{
 		{"serial", r.Serial + " (" + r.SerialHex + ")"}, {"service", r.Service}, {"state", r.State}, {"names", strings.Join(r.Names, " ")},
 		{"valid from", humantime.Stamp(r.NotBefore)}, {"valid until", humantime.Stamp(r.NotAfter) + " (" + left(now, r.NotAfter) + " left)"},
-		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
+		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"served since", servedAt(r.Served)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
 			t.Row(line[0], line[1])
