@@ -31,7 +31,8 @@ const (
 func (m *managed) deliver(ctx context.Context) {
 	retry := time.NewTimer(0) // the set that is there at the start
 	defer retry.Stop()
-	failures, last, tried := 0, "", "" // ids of the sets that was delivered last, and that was tried last
+	failures, tries := 0, 0 // since the last success, for the alarm; and of one set, for the pauses
+	last, tried := "", ""   // ids of the sets that was delivered last, and that was tried last
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,7 +46,7 @@ func (m *managed) deliver(ctx context.Context) {
 		}
 		if err == nil {
 			if s.id != tried {
-				failures, tried = 0, s.id
+				tries, tried = 0, s.id
 			}
 			err = m.attempt(ctx, s)
 		}
@@ -56,10 +57,11 @@ func (m *managed) deliver(ctx context.Context) {
 			retry.Reset(0)
 		case err != nil:
 			failures++
+			tries++
 			m.state.failed(m.log, failures, err)
-			retry.Reset(backoff.Half(backoff.Step(leastRetry, longestRetry, failures), rand.Float64())) //nolint:gosec // G404: it spreads load
+			retry.Reset(backoff.Half(backoff.Step(leastRetry, longestRetry, tries), rand.Float64())) //nolint:gosec // G404: it spreads load
 		default:
-			last = s.id
+			failures, last = 0, s.id
 		}
 	}
 }

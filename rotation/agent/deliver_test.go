@@ -102,6 +102,15 @@ func TestAlarm(t *testing.T) {
 	if got := strings.Count(w.log.String(), "level=ERROR"); got != 1 {
 		t.Errorf("%d errors in the log:\n%s", got, w.log.String())
 	}
+	if err := a.Renew(t.Context(), "ingester"); err != nil {
+		t.Fatal(err)
+	}
+	newer := w.await(a, "ingester", "a failure with a newer set", func(n agent.IdentityStatus) bool {
+		return n.Serial != s.Serial && strings.HasSuffix(n.Delivery.Error, "not "+n.Serial)
+	})
+	if d := newer.Delivery; !d.Alarm || d.Failures <= s.Delivery.Failures {
+		t.Errorf("a newer set has ended the alarm: %+v", d)
+	}
 	broken.Store(false)
 	w.await(a, "ingester", "the end of the alarm", func(s agent.IdentityStatus) bool { return proved(s) && !s.Delivery.Alarm && s.Serial != first.Serial })
 }

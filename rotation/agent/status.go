@@ -151,15 +151,15 @@ func (s *state) asked(n int, address string, err error) {
 	})
 }
 
-// failed records a failed delivery. The first failure is a warning, because the next attempt often
-// succeeds; the one that raises the alarm is an error, and later ones are not logged again
-// unless the reason changes.
+// failed records a failed delivery, the failures counted since the last success: a newer set does not
+// end an alarm. The first failure is a warning, because the next attempt often succeeds; the one that
+// raises the alarm is an error, and later ones are not logged again unless the reason changes.
 func (s *state) failed(log *slog.Logger, failures int, err error) {
 	s.update(func() {
 		d := &s.delivery
 		alarm, text := failures >= alarmAfter, oneLine(err)
 		switch {
-		case alarm && !d.Alarm:
+		case alarm && (!d.Alarm || text != d.Error):
 			log.Error("the new files are not in effect", "failures", failures, "serial", d.Serial, "err", text)
 		case text != d.Error || failures == 1:
 			log.Warn("the new files are not in effect yet", "failures", failures, "serial", d.Serial, "err", text)
