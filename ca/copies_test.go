@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,8 +61,30 @@ func TestCopiesLag(t *testing.T) {
 	c.Check(t)
 }
 
-// follow runs a client until the test ends.
-func follow(t *testing.T, cfg enroll.Config, yield func(rotation.Material) error) {
+// TestRestartIsNoCopy: a service that ends while a root is added, and starts again on the same
+// directory, has adopted the root when it says so: what it reported before counts no more.
+func TestRestartIsNoCopy(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux numbers its boots: elsewhere a process that has ended counts until its next report is overdue")
+	}
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cfg := enroll.Config{
+		URL: c.URL, Dir: t.TempDir(), RootFingerprint: c.RootFingerprint, Logger: slog.New(slog.DiscardHandler),
+		Token: func(context.Context) (secret.String, error) { return c.Token(t, "storage", "storage"), nil },
+	}
+	stop := follow(t, cfg, func(rotation.Material) error { return nil })
+	awaitWatchers(t, c, 1)
+	stop()
+	c.AddRoot(t)
+	awaitStaged(t, c, func(r stepapi.RootStatus) bool {
+		return len(r.Without) == 1 && r.Without[0].Reason == "has reported another bundle"
+	})
+	follow(t, cfg, func(rotation.Material) error { return nil })
+	awaitStaged(t, c, func(r stepapi.RootStatus) bool { return len(r.Without) == 0 && r.Trusting == 1 })
+}
+
+// follow runs a client until stop is called or the test ends.
+func follow(t *testing.T, cfg enroll.Config, yield func(rotation.Material) error) (stop func()) {
 	t.Helper()
 	src, err := enroll.New(cfg)
 	if err != nil {
@@ -69,12 +93,14 @@ func follow(t *testing.T, cfg enroll.Config, yield func(rotation.Material) error
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- src.Watch(ctx, yield) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("the client ended: %v", err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // awaitStaged waits until the staged root is as wanted.

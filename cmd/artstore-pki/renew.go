@@ -24,7 +24,6 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/hook"
 	"github.com/artstore/artstore-pki/internal/humantime"
-	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -105,7 +104,7 @@ func runRenew(u *ui.UI, c *cli.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, r.record.Close()) }()
 	}
-	m, renewed, err := r.renew()
+	renewed, err := r.renew()
 	if err != nil {
 		err = fmt.Errorf("renewing a certificate in %s: %w", r.dir, err)
 	}
@@ -114,7 +113,7 @@ func runRenew(u *ui.UI, c *cli.Context) (err error) {
 		return err
 	}
 	if renewed || ran {
-		reportTrust(c.Context, u, r.cfg, m)
+		reportInEffect(c.Context, u, r.cfg)
 	}
 	return nil
 }
@@ -158,14 +157,14 @@ func (r *renewal) openRecord(command []string) error {
 }
 
 // renew renews the certificate, if it is due or --if-due is not given, and says so.
-func (r *renewal) renew() (m rotation.Material, renewed bool, err error) {
+func (r *renewal) renew() (renewed bool, err error) {
 	ctx, cancel := context.WithTimeout(r.c.Context, obtainTimeout)
 	defer cancel()
 	get := renewAlways
 	if r.c.Bool("if-due") {
 		get = enroll.RenewIfDue
 	}
-	m, renewed, err = get(ctx, r.cfg)
+	m, renewed, err := get(ctx, r.cfg)
 	switch quiet := r.c.Bool(flagQuiet); {
 	case err != nil:
 	case renewed && quiet:
@@ -175,7 +174,7 @@ func (r *renewal) renew() (m rotation.Material, renewed bool, err error) {
 	case !quiet:
 		r.u.Infof("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, humantime.Stamp(m.Certificate.Leaf.NotAfter))
 	}
-	return m, renewed, err
+	return renewed, err
 }
 
 // runOwed runs the command if it has not succeeded for the files in the directory, and notes
@@ -243,20 +242,12 @@ func generationOf(dir string) (string, error) {
 	return strings.Join(parts, " "), nil
 }
 
-// reportTrust shows the new certificate to the authority, with the trust bundle in effect here.
-// Without it, the next renewal would be the first to do so: an operator who waits until all
-// services trust a new root, or until none uses the certificates of a stolen intermediate,
-// would wait for two renewals of each. A failure is a warning: the next renewal reports as well.
-func reportTrust(ctx context.Context, u *ui.UI, cfg enroll.Config, m rotation.Material) {
+// reportInEffect tells the authority what is in effect here. A failure is a warning: the next renewal
+// reports as well.
+func reportInEffect(ctx context.Context, u *ui.UI, cfg enroll.Config) {
 	ctx, cancel := context.WithTimeout(ctx, obtainTimeout)
 	defer cancel()
-	client, err := enroll.NewClient(cfg.URL, m.Roots, &m.Certificate)
-	if err == nil {
-		defer client.Close()
-		client.AuthorityName, client.TrustDigest = cfg.AuthorityName, stepapi.TrustDigest(m.Roots)
-		_, err = client.Roots(ctx)
-	}
-	if err != nil {
+	if err := cfg.ReportInEffect(ctx); err != nil {
 		u.Infof("warning: the new certificate is in place, and the authority was not told: %v", err)
 	}
 }

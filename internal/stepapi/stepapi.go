@@ -69,9 +69,9 @@ func IsAuthority(c *x509.Certificate) bool {
 // retired only when all clients have its successor. It is ours; step ignores it.
 const HeaderTrustDigest = "Artstore-Trust-Digest"
 
-// HeaderReporter names, beside [HeaderTrustDigest], the process that reports: 64 letters, digits,
-// "-" and "_" at most, random and not stored. Processes that have copies of one certificate are
-// told apart by it. It is ours; step ignores it.
+// HeaderReporter names, beside [HeaderTrustDigest], the process that reports, or the place of its
+// files: 64 letters, digits, "-" and "_" at most, which a copy of the files does not have.
+// Processes that have copies of one certificate are told apart by it. It is ours; step ignores it.
 const HeaderReporter = "Artstore-Reporter"
 
 // HeaderLogHead has, beside each certificate, the newest signed head of the authority's log in

@@ -39,7 +39,7 @@ type Client struct {
 	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string
 
-	reporter     string                                   // random name of the source, with TrustDigest; "" for none
+	reporter     string                                   // see Source.reporter; with TrustDigest; "" for none
 	url          string                                   // https://host[:port]
 	http         *http.Client                             // has the trust and the certificate; redirects are never followed
 	checkRevoked func(chains [][]*x509.Certificate) error // checks the server by revocation lists; nil if there are none

@@ -149,7 +149,7 @@ type Source struct {
 	pending      pendingKeys
 	now          func() time.Time
 	random       func() float64 // uniform in [0, 1)
-	reporter     string         // tells the authority this process from one with a copy of the files; never stored
+	process      string         // random name, never stored; see reporter
 	busy         atomic.Bool
 	status       atomic.Pointer[Status]
 	skew         atomic.Int64             // how far the authority's clock is ahead, in ns
@@ -166,7 +166,7 @@ type Source struct {
 
 // New checks cfg. It uses neither disk nor network. All faults of cfg are in one error.
 func New(cfg Config) (*Source, error) {
-	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64, reporter: uuid.New(), deliveries: make(chan struct{}, 1)}
+	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64, process: uuid.New(), deliveries: make(chan struct{}, 1)}
 	var problems []error
 	if _, err := parseURL(cfg.URL); err != nil {
 		problems = append(problems, err)

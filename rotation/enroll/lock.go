@@ -50,6 +50,7 @@ func (s *store) acquire() (release func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	s.place = fileaccess.Place(f)
 	host, _ := os.Hostname() // without it, the number of the process is enough
 	if err := f.Truncate(0); err == nil {
 		_, _ = fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), oneLine(host))

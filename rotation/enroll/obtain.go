@@ -184,7 +184,7 @@ func (s *Source) storeIdentity(ctx context.Context, i *identity) (rotation.Mater
 }
 
 func (s *Source) newDialer() dialer {
-	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, reporter: s.reporter, checkRevoked: s.checkRevoked, dial: s.cfg.DialContext, observe: s.observe}
+	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, reporter: s.reporter(), checkRevoked: s.checkRevoked, dial: s.cfg.DialContext, observe: s.observe}
 }
 
 // recordOrigin stores where i comes from. A failure is only logged.

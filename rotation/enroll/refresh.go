@@ -3,6 +3,8 @@ package enroll
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -159,4 +161,49 @@ func (a *agent) retryRefresh(t *dueTime, now time.Time, err error) {
 		failures += 20 // the pause is then the regular interval
 	}
 	t.schedule(now, now.Add(refreshDelay(failures, a.trustInterval(), retryAfterOf(err), a.random())))
+}
+
+// ReportInEffect shows the certificate stored in Dir to the authority, and says that the trust
+// bundle beside it is in effect. It is for programs that renew by [Renew] or [RenewIfDue], once
+// what uses the files has loaded them: otherwise the next renewal is the first to say so,
+// and an operator who waits until all services trust a new root, or until none uses the
+// certificates of a stolen intermediate, waits for two renewals of each. A [Source] reports
+// by itself.
+func (cfg Config) ReportInEffect(ctx context.Context) error {
+	s, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	if s.store == nil {
+		return errors.New("reporting the trust bundle: no directory holds one (Dir)")
+	}
+	release, err := s.store.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	i, err := s.store.load()
+	if err != nil {
+		return err
+	}
+	s.listHolder.Store(i)
+	shown := i.certificate()
+	c, err := s.newDialer().newClient(s.cfg.URL, i.roots, &shown)
+	if err != nil {
+		return fmt.Errorf("reporting the trust bundle: %w", err)
+	}
+	defer c.Close()
+	c.TrustDigest = stepapi.TrustDigest(i.roots)
+	_, err = c.Roots(ctx)
+	return err
+}
+
+// reporter tells the authority which of the processes with one certificate a report is of: it is
+// the same for the next process that works on this directory, and another one for a copy of
+// the files.
+func (s *Source) reporter() string {
+	if s.store != nil && s.store.place != "" {
+		return s.store.place
+	}
+	return s.process
 }

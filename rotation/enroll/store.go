@@ -95,6 +95,7 @@ type store struct {
 	lost func(path string) // is called for a file that could not get owner, group or ACL of its predecessor
 	// complete is [Config.Complete], and may be nil.
 	complete func(dir, before string, m rotation.Material) error
+	place    string // where the locked directory is, "" without a lock
 }
 
 // check makes the directory, and returns an error if save would fail. It is called before a
