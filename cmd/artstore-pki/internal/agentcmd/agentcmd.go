@@ -190,7 +190,7 @@ func listen(ctx context.Context, group *errgroup.Group, cfg agent.Config, a *age
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w", err)
 	}
-	group.Go(func() error { return serveMetrics(ctx, ln, a) })
+	group.Go(func() error { return metricsOf(a).Serve(ctx, ln) })
 	return nil
 }
 

@@ -2,23 +2,14 @@ package agentcmd
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"time"
+	"fmt"
+	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/rotation/agent"
 	"github.com/artstore/artstore-pki/rotation/prom"
-)
-
-// Limits of the listener for metrics.
-const (
-	requestTimeout = 30 * time.Second
-	answerTimeout  = 40 * time.Second
 )
 
 const prefix = "artstore_agent_"
@@ -92,22 +83,28 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	prom.NewCollector(c.a.Identities()).Collect(out)
 }
 
-// serveMetrics answers /metrics and /livez on ln until ctx ends, and /readyz by whether an identity
-// has a problem.
-func serveMetrics(ctx context.Context, ln net.Listener, a *agent.Agent) error {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newCollector(a))
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		for _, i := range a.Status().Identities {
-			if i.Problem != "" {
-				http.Error(w, i.Name+": "+i.Problem, http.StatusServiceUnavailable)
-				return
-			}
+// metricsOf returns the server for the metrics of the agent.
+func metricsOf(a *agent.Agent) serving.Metrics {
+	registry := serving.NewRegistry()
+	registry.MustRegister(newCollector(a))
+	return serving.Metrics{Registry: registry, Ready: func(context.Context) error { return firstProblem(a) }}
+}
+
+// firstProblem returns why the agent is not ready: what an operator should look at first, or nil.
+func firstProblem(a *agent.Agent) error {
+	for _, i := range a.Status().Identities {
+		if i.Problem != "" {
+			return fmt.Errorf("%s: %s", i.Name, i.Problem)
 		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
-	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
+	}
+	return nil
+}
+
+// notify tells the service manager how the agent is, once each identity has been tried. That
+// takes the locks of all identities: one that is stuck stops the watchdog.
+func notify(ctx context.Context, log *slog.Logger, a *agent.Agent) error {
+	if err := a.Ready(ctx); err != nil {
+		return nil // ctx has ended, which is no failure
+	}
+	return serving.Notify(ctx, log, func(context.Context) error { return firstProblem(a) })
 }

@@ -59,7 +59,7 @@ func (m Metrics) Start(ctx context.Context, c *cli.Context, group *errgroup.Grou
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return m.serve(ctx, ln) })
+	group.Go(func() error { return m.Serve(ctx, ln) })
 	return nil
 }
 
@@ -71,9 +71,9 @@ func IdentityMetrics(c *cli.Context, id *rotation.Identity, ready func(context.C
 	return Metrics{Address: c.String(MetricsName), Registry: registry, Ready: ready}
 }
 
-// serve answers on ln until ctx ends. Readiness is asked for at each request, and its reason is
+// Serve answers on ln until ctx ends, whatever Address is. Readiness is asked for at each request, and its reason is
 // the body of a 503.
-func (m Metrics) serve(ctx context.Context, ln net.Listener) error {
+func (m Metrics) Serve(ctx context.Context, ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
 	for _, path := range []string{"GET /livez", "GET /health/live"} { // Kubernetes' names, and ArtStore's
