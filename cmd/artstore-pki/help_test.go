@@ -46,13 +46,18 @@ var endsInStatuses = regexp.MustCompile(`\n   130  interrupted[a-z ]*\n$`)
 // also after an argument, is status 2 with the right usage on stderr.
 func TestEveryCommand(t *testing.T) {
 	count := 0
-	eachCommand(testApp(), func(_ *cli.Command, words []string) {
+	eachCommand(testApp(), func(c *cli.Command, words []string) {
 		count++
 		name := strings.Join(words, " ")
 		code, out, errs := call(t, append(slices.Clone(words), "--help")...)
 		if code != ui.ExitOK || errs != "" || !strings.Contains(out, "\nUSAGE:\n   "+name) ||
 			!strings.Contains(out, "\nEXIT STATUS:\n") || !endsInStatuses.MatchString(out) {
 			t.Errorf("%s --help: status %d, stderr %q\n%s", name, code, errs, out)
+		}
+		for _, sub := range c.Subcommands {
+			if !strings.Contains(out, "\n   "+sub.Name+" ") {
+				t.Errorf("%s --help does not name %s", name, sub.Name)
+			}
 		}
 		for _, more := range [][]string{{"argument", "--help"}, {"--help", "argument"}, {"-h"}} {
 			if code, same, errs := call(t, append(slices.Clone(words), more...)...); code != ui.ExitOK || same != out || errs != "" {

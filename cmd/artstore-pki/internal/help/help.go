@@ -4,7 +4,8 @@
 //
 // Invariants:
 //
-//   - Each help page ends in the exit statuses of its command (TestEveryCommand).
+//   - Each help page names the commands below its own, and ends in the exit statuses
+//     (TestEveryCommand).
 //   - A command line that is wrong prints nothing on stdout and ends in status 2
 //     (TestEveryCommand, TestMissingFlags).
 //   - An option counts wherever it stands, before an argument or behind it
@@ -52,6 +53,9 @@ USAGE:
    {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
 {{if .Description}}
    {{wrap .Description 3}}
+{{end}}{{if .VisibleCommands}}
+COMMANDS:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
 {{end}}{{if .VisibleFlags}}
 OPTIONS:{{range .VisibleFlags}}
    {{.}}{{end}}
