@@ -103,7 +103,7 @@ func firstProblem(a *agent.Agent) error {
 // notify tells the service manager how the agent is, once each identity has been tried. That
 // takes the locks of all identities: one that is stuck stops the watchdog.
 func notify(ctx context.Context, log *slog.Logger, a *agent.Agent) error {
-	if err := a.Ready(ctx); err != nil {
+	if a.Ready(ctx) != nil {
 		return nil // ctx has ended, which is no failure
 	}
 	return serving.Notify(ctx, log, func(context.Context) error { return firstProblem(a) })
