@@ -103,8 +103,8 @@ func firstProblem(a *agent.Agent) error {
 // notify tells the service manager how the agent is, once each identity has been tried. That
 // takes the locks of all identities: one that is stuck stops the watchdog.
 func notify(ctx context.Context, log *slog.Logger, a *agent.Agent) error {
-	if a.Ready(ctx) != nil {
-		return nil // ctx has ended, which is no failure
+	if err := a.Ready(ctx); err != nil {
+		return err
 	}
 	return serving.Notify(ctx, log, func(context.Context) error { return firstProblem(a) })
 }
