@@ -26,13 +26,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/waittest"
 )
 
 var postgres pgtest.Server
 
 func TestMain(m *testing.M) {
 	defer postgres.Stop()
-	m.Run()
+	waittest.Main{M: m}.Run()
 }
 
 // replicas starts three authorities with one record in PostgreSQL.

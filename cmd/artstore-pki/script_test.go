@@ -25,12 +25,13 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/fattest"
 	"github.com/artstore/artstore-pki/internal/porttest"
+	"github.com/artstore/artstore-pki/internal/waittest"
 )
 
 // TestMain makes this test binary answer as artstore-pki for the scripts.
 func TestMain(m *testing.M) {
 	cli.HelpFlag, cli.VersionFlag = perRun{cli.HelpFlag.(*cli.BoolFlag)}, perRun{cli.VersionFlag.(*cli.BoolFlag)}
-	testscript.Main(m, map[string]func(){"artstore-pki": scriptProgram(func() {}), measuredProgram: scriptProgram(reportPeak)})
+	testscript.Main(waittest.Main{M: m}, map[string]func(){"artstore-pki": scriptProgram(func() {}), measuredProgram: scriptProgram(reportPeak)})
 }
 
 // scriptProgram is main, and something after it.

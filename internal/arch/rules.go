@@ -45,6 +45,7 @@ var leaves = []string{
 	"internal/tlsalert",
 	"internal/unixsocket",
 	"internal/uuid",
+	"internal/waittest",
 	"internal/wallclock",
 }
 
