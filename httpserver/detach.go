@@ -28,7 +28,7 @@ type Detached struct {
 }
 
 // ErrNotDetached reports a request that its handler has to answer itself: it is none of
-// HTTP/1.1, has a body, or no [Serve] has accepted it.
+// HTTP/1.1, has a body, no [Serve] has accepted it, or that is ending.
 var ErrNotDetached = errors.New("the request cannot be detached")
 
 // detachedKey is the key in a context for the detached connections of the server.
@@ -44,7 +44,7 @@ type detachedKey struct{}
 // The error is [ErrNotDetached], and then nothing has changed, or that of net/http.
 func Detach(w http.ResponseWriter, r *http.Request, gone func()) (*Detached, error) {
 	owner, ok := r.Context().Value(detachedKey{}).(*detachedConns)
-	if !ok || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
+	if !ok || owner.ending() || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
 		return nil, ErrNotDetached
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
@@ -56,7 +56,9 @@ func Detach(w http.ResponseWriter, r *http.Request, gone func()) (*Detached, err
 	}
 	early := buffered.Reader.Buffered() > 0 // the next request, which is not kept
 	d := &Detached{conn: conn, raw: socketOf(conn), owner: owner, gone: gone, close: r.Close || early, ignored: early}
-	owner.add(d)
+	if !owner.add(d) { // ended meanwhile
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
 	return d, nil
 }
 
@@ -112,17 +114,29 @@ type detachedConns struct {
 	quiet map[net.Conn]struct{} // have come back and sent nothing since
 	ended bool                  // no connection comes back any more
 	end   chan struct{}         // closed with ended
-	empty chan struct{}         // closed when ended and open is empty
+	empty chan struct{}         // closed when ended and open is empty, which it then stays
 }
 
 func newDetachedConns(addr net.Addr) *detachedConns {
 	return &detachedConns{addr: addr, back: make(chan net.Conn), open: make(map[*Detached]struct{}), quiet: make(map[net.Conn]struct{}), end: make(chan struct{}), empty: make(chan struct{})}
 }
 
-func (l *detachedConns) add(d *Detached) {
+// ending reports whether no request can be detached any more.
+func (l *detachedConns) ending() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.ended
+}
+
+// add reports whether d may be detached. After the end it may not: drain would not know of it.
+func (l *detachedConns) add(d *Detached) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
 	l.open[d] = struct{}{}
+	return true
 }
 
 // remove reports whether d was open.
