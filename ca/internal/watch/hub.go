@@ -208,25 +208,32 @@ func (h *Hub) work() {
 	}
 }
 
-// Then has fn called with the answer, in a goroutine of the hub, and returns at once. It is
-// for requests that no goroutine waits for: Wait must not be called. fn must not block.
+// Then has fn called with the answer: at once if there is one already, and otherwise later in a
+// goroutine of the hub. It is for requests that no goroutine waits for: Wait must not be
+// called. fn must not block.
 func (t *Ticket) Then(fn func(Answer)) {
+	if answer, ok := t.leaveTo(fn); ok { // not by a goroutine of the hub: Close may have joined these
+		fn(answer)
+	}
+}
+
+// leaveTo leaves the ticket to fn, or returns the answer that came between Enter and now.
+func (t *Ticket) leaveTo(fn func(Answer)) (answer Answer, ok bool) {
 	h := t.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	select {
+	case reason := <-t.woken:
+		return h.answer(t, reason), true
+	default:
+	}
 	t.then = fn
 	t.timer = time.AfterFunc(t.wait, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.wake(t, reasonWait)
 	})
-	select {
-	case reason := <-t.woken: // between Enter and now
-		h.waiting[t] = struct{}{}
-		h.by[t.holder.Lineage] = append(h.by[t.holder.Lineage], t)
-		h.wake(t, reason)
-	default:
-	}
+	return Answer{}, false
 }
 
 // Wait waits until a change concerns the caller, the wait is over, or ctx ends.

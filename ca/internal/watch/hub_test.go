@@ -318,6 +318,23 @@ func TestThen(t *testing.T) {
 	})
 }
 
+// TestThenAfterClose: a handler that had entered before the hub was closed gets its answer at once.
+// Close has joined the goroutines of the hub, so none may begin.
+func TestThenAfterClose(t *testing.T) {
+	h := newHub(10)
+	ticket, _ := h.Enter(holder("a"), current())
+	h.Close()
+	var got []watch.Answer
+	ticket.Then(func(a watch.Answer) { got = append(got, a) })
+	if len(got) != 1 || got[0].Reason != watch.ReasonClosed {
+		t.Errorf("answers %+v", got)
+	}
+	ticket.Leave()
+	if len(got) != 1 || h.Waiting() != 0 {
+		t.Errorf("answers %+v, %d wait", got, h.Waiting())
+	}
+}
+
 // TestReport: the same report is recorded once a minute, another one at once.
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
