@@ -34,6 +34,9 @@ func TestAgentFleet(t *testing.T) {
 		identities = n
 	}
 	long(t, "it starts a fleet")
+	if raceEnabled {
+		t.Skip("-race: the detector takes most of the memory")
+	}
 	t.Parallel()
 	w := &killFixture{dir: t.TempDir()}
 	w.program = selfAs(t, w.dir)
