@@ -44,19 +44,23 @@ type detachedKey struct{}
 // The error is [ErrNotDetached], and then nothing has changed, or that of net/http.
 func Detach(w http.ResponseWriter, r *http.Request, gone func()) (*Detached, error) {
 	owner, ok := r.Context().Value(detachedKey{}).(*detachedConns)
-	if !ok || owner.ending() || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
+	if !ok || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0 || r.Method == http.MethodHead {
+		return nil, ErrNotDetached
+	}
+	if !owner.begin() {
 		return nil, ErrNotDetached
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if errors.Is(err, http.ErrNotSupported) {
-		return nil, ErrNotDetached
-	}
 	if err != nil {
+		owner.giveUp()
+		if errors.Is(err, http.ErrNotSupported) {
+			return nil, ErrNotDetached
+		}
 		return nil, err
 	}
 	early := buffered.Reader.Buffered() > 0 // the next request, which is not kept
 	d := &Detached{conn: conn, raw: socketOf(conn), owner: owner, gone: gone, close: r.Close || early, ignored: early}
-	if !owner.add(d) { // ended meanwhile
+	if !owner.add(d) { // the end of the server has cut all
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
 	return d, nil
@@ -109,30 +113,45 @@ type detachedConns struct {
 	addr net.Addr
 	back chan net.Conn
 
-	mu    sync.Mutex // guards open, quiet and ended
-	open  map[*Detached]struct{}
-	quiet map[net.Conn]struct{} // have come back and sent nothing since
-	ended bool                  // no connection comes back any more
-	end   chan struct{}         // closed with ended
-	empty chan struct{}         // closed when ended and open is empty, which it then stays
+	mu     sync.Mutex // guards coming, open, quiet, ended and cut
+	coming int        // requests between begin and add
+	open   map[*Detached]struct{}
+	quiet  map[net.Conn]struct{} // have come back and sent nothing since
+	ended  bool                  // no connection comes back, and none is detached any more
+	cut    bool                  // drain has cut what was left
+	end    chan struct{}         // closed with ended
+	empty  chan struct{}         // closed when ended and nothing is open or coming, unless cut
 }
 
 func newDetachedConns(addr net.Addr) *detachedConns {
 	return &detachedConns{addr: addr, back: make(chan net.Conn), open: make(map[*Detached]struct{}), quiet: make(map[net.Conn]struct{}), end: make(chan struct{}), empty: make(chan struct{})}
 }
 
-// ending reports whether no request can be detached any more.
-func (l *detachedConns) ending() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.ended
-}
-
-// add reports whether d may be detached. After the end it may not: drain would not know of it.
-func (l *detachedConns) add(d *Detached) bool {
+// begin reports whether a request may be detached, which it may not once the server ends. Then
+// add or giveUp follows, and drain waits for that.
+func (l *detachedConns) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
+		return false
+	}
+	l.coming++
+	return true
+}
+
+func (l *detachedConns) giveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.coming--
+	l.noteEmpty()
+}
+
+// add reports whether d is detached now: drain may have cut all meanwhile.
+func (l *detachedConns) add(d *Detached) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.coming--
+	if l.cut {
 		return false
 	}
 	l.open[d] = struct{}{}
@@ -145,10 +164,18 @@ func (l *detachedConns) remove(d *Detached) bool {
 	defer l.mu.Unlock()
 	_, ok := l.open[d]
 	delete(l.open, d)
-	if ok && l.ended && len(l.open) == 0 {
-		close(l.empty)
+	if ok {
+		l.noteEmpty()
 	}
 	return ok
+}
+
+// noteEmpty tells drain if nothing is left. After the end nothing begins, so that it does this
+// once. The caller holds mu, and has taken something away.
+func (l *detachedConns) noteEmpty() {
+	if l.ended && !l.cut && l.coming == 0 && len(l.open) == 0 {
+		close(l.empty)
+	}
 }
 
 // giveBack lets the server accept a connection again, unless it is ending.
@@ -206,9 +233,7 @@ func (l *detachedConns) Close() error {
 	}
 	clear(l.quiet)
 	close(l.end)
-	if len(l.open) == 0 {
-		close(l.empty)
-	}
+	l.noteEmpty()
 	return nil
 }
 
@@ -231,10 +256,11 @@ func (l *detachedConns) drain(stop <-chan struct{}) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	cut := len(l.open)
+	l.cut = true
+	left := l.coming + len(l.open)
 	for d := range l.open {
 		_ = d.conn.Close() // over in any case
 	}
 	clear(l.open)
-	return cut == 0
+	return left == 0
 }

@@ -5,24 +5,49 @@ import (
 	"testing"
 )
 
-// TestDetachAtTheEnd: a handler that still runs when the server ends can detach nothing. Otherwise
-// its answer found that the end had been told of already, and brought the program down.
+// TestDetachAtTheEnd: a handler that begins to detach its request when the server has ended cannot,
+// and one that began before can. Otherwise its answer found that drain had been told already,
+// and brought the program down.
 func TestDetachAtTheEnd(t *testing.T) {
 	l := newDetachedConns(&net.TCPAddr{})
-	before, after := &Detached{}, &Detached{}
-	if !l.add(before) {
+	if !l.begin() || !l.begin() {
 		t.Error("a request was refused before the end")
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !l.ending() || l.add(after) {
+	if l.begin() {
 		t.Error("a request was detached after the end")
 	}
-	if !l.remove(before) || l.remove(after) || l.remove(before) {
-		t.Error("only the request from before the end was open, once")
+	d := &Detached{}
+	if !l.add(d) {
+		t.Error("a request that had begun before the end was cut")
+	}
+	l.giveUp()
+	select {
+	case <-l.empty:
+		t.Error("drain does not wait for the open request")
+	default:
+	}
+	if !l.remove(d) || l.remove(d) {
+		t.Error("the request was open once")
 	}
 	if !l.drain(make(chan struct{})) {
 		t.Error("a request was cut")
 	}
+}
+
+// TestDetachAfterTheCut: nobody would close a connection that is detached behind the cut.
+func TestDetachAfterTheCut(t *testing.T) {
+	l := newDetachedConns(&net.TCPAddr{})
+	begun := l.begin() && l.begin()
+	stop := make(chan struct{})
+	close(stop)
+	if err := l.Close(); err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	if l.drain(stop) || l.add(&Detached{}) {
+		t.Error("a request that had not got as far was not cut")
+	}
+	l.giveUp()
 }
