@@ -42,6 +42,7 @@ var leaves = []string{
 	"internal/revocation",
 	"secret",
 	"internal/stepapi",
+	"internal/strictjson",
 	"internal/tlsalert",
 	"internal/unixsocket",
 	"internal/uuid",

@@ -157,7 +157,6 @@ func (c Command) Run(ctx context.Context, e Event) (output string, err error) {
 // program, one of which is a password, and those of sd_notify(3) and sd_listen_fds(3).
 var withheld = [...]string{"ARTSTORE_PKI_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "CREDENTIALS_DIRECTORY", "ROTATED_"}
 
-// environment returns own without the withheld variables, and those of e.
 func environment(own []string, e Event) []string {
 	var vars []string
 	for _, v := range own {

@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/flock"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/strictjson"
 )
 
 const (
@@ -86,21 +86,13 @@ func readRecord(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // read only: nothing to lose
+	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, maxRecord+1))
 }
 
 func parse(data []byte) (s State, err error) {
-	if len(data) > maxRecord {
-		return State{}, fmt.Errorf("longer than %d bytes", maxRecord)
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
-		return State{}, errors.New("not the JSON expected")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return State{}, errors.New("more than one JSON value")
+	if err := strictjson.Decode(data, maxRecord, &s); err != nil {
+		return State{}, err
 	}
 	if s.Version != recordVersion || s.Failures < 0 {
 		return State{}, fmt.Errorf("version %d, and this program knows version %d", s.Version, recordVersion)

@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/internal/strictjson"
 )
 
 const (
@@ -38,16 +38,8 @@ type origin struct {
 // parseOrigin parses the file strictly: one object with known members, whose values [New]
 // accepts.
 func parseOrigin(data []byte) (o origin, err error) {
-	if len(data) > maxAuthorityFile {
-		return origin{}, fmt.Errorf("longer than %d bytes", maxAuthorityFile)
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&o); err != nil {
-		return origin{}, errors.New("not the JSON expected")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return origin{}, errors.New("more than one JSON value")
+	if err := strictjson.Decode(data, maxAuthorityFile, &o); err != nil {
+		return origin{}, err
 	}
 	if o.Version != authorityVersion {
 		return origin{}, fmt.Errorf("version %d, and this program knows version %d", o.Version, authorityVersion)
