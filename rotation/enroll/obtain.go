@@ -112,26 +112,35 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
-	if s.store == nil {
-		return rotation.Material{}, false, errors.New("renewing the certificate: no directory holds one (Dir)")
-	}
-	if _, err := os.Stat(s.store.dir); err != nil { // acquire would make it
-		return rotation.Material{}, false, fmt.Errorf("renewing the certificate: %w", err)
-	}
-	release, err := s.store.acquire() // before due: another process may be renewing
+	old, release, err := s.lockStored("renewing the certificate") // before due: another process may be renewing
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
 	defer release()
-	old, err := s.store.load()
-	if err != nil {
-		return rotation.Material{}, false, err
-	}
 	if !due(old, s.wallNow()) && !s.ordered(ctx, old) {
 		return old.material(), false, nil
 	}
 	m, err := s.renewStored(ctx, old)
 	return m, err == nil, err
+}
+
+// lockStored makes this process the one writer of the directory until release is called, and
+// returns the identity there. doing is for errors.
+func (s *Source) lockStored(doing string) (i *identity, release func(), err error) {
+	if s.store == nil {
+		return nil, nil, errors.New(doing + ": no directory holds one (Dir)")
+	}
+	if _, err := os.Stat(s.store.dir); err != nil { // acquire would make it
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	if release, err = s.store.acquire(); err != nil {
+		return nil, nil, err
+	}
+	if i, err = s.store.load(); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return i, release, nil
 }
 
 // renewStored renews old and stores the result. If bundle or lists cannot be refreshed, it

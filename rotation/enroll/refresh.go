@@ -3,7 +3,6 @@ package enroll
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -170,27 +169,21 @@ func (a *agent) retryRefresh(t *dueTime, now time.Time, err error) {
 // certificates of a stolen intermediate, waits for two renewals of each. A [Source] reports
 // by itself.
 func (cfg Config) ReportInEffect(ctx context.Context) error {
+	const doing = "reporting the trust bundle"
 	s, err := New(cfg)
 	if err != nil {
 		return err
 	}
-	if s.store == nil {
-		return errors.New("reporting the trust bundle: no directory holds one (Dir)")
-	}
-	release, err := s.store.acquire()
+	i, release, err := s.lockStored(doing)
 	if err != nil {
 		return err
 	}
 	defer release()
-	i, err := s.store.load()
-	if err != nil {
-		return err
-	}
 	s.listHolder.Store(i)
 	shown := i.certificate()
 	c, err := s.newDialer().newClient(s.cfg.URL, i.roots, &shown)
 	if err != nil {
-		return fmt.Errorf("reporting the trust bundle: %w", err)
+		return fmt.Errorf("%s: %w", doing, err)
 	}
 	defer c.Close()
 	c.TrustDigest = stepapi.TrustDigest(i.roots)
