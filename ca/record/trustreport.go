@@ -8,7 +8,7 @@ type TrustReport struct {
 	Serial  string // of the same, decimal
 	// Successor is the serial of the certificate that was issued for the same request, or "".
 	Successor string
-	// Reporter is the random name of the process. Those without one are told apart by
+	// Reporter names the process or the place of its files. Those without one are told apart by
 	// certificate and bundle only.
 	Reporter string
 	Digest   string // of the bundle, in hex; "" if it is not known

@@ -1,9 +1,9 @@
 -- +goose Up
--- Which bundle is in effect where, a row for each process that reports. Copies of one certificate
+-- Which bundle is in effect where, a row for each place or process that reports. Copies of one certificate
 -- are in one lineage, and a process that lags must not be overwritten by one that has followed.
 CREATE TABLE trust_reports (
     lineage      TEXT    NOT NULL,
-    reporter     TEXT    NOT NULL, -- random name of the process; without one, serial/digest; empty: of those beyond the bound
+    reporter     TEXT    NOT NULL, -- name of the place or the process; without one, serial/digest; empty: of those beyond the bound
     serial       TEXT    NOT NULL, -- of the certificate that was shown
     successor    TEXT    NOT NULL, -- of the one that was issued for the same request, or empty
     trust_digest TEXT    NOT NULL, -- empty: of those beyond the bound
