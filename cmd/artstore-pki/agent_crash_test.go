@@ -18,19 +18,14 @@ import (
 // and never a mix. The next start finishes: what the hook has loaded is what lies there.
 func TestAgentCrashes(t *testing.T) {
 	afterKills(t)
-	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	t.Parallel()
 	stride := 4 // of the points that an ordinary run takes
 	if os.Getenv(crashEnv) != "" {
 		stride = 1
 	}
-	w := &killFixture{dir: t.TempDir()}
-	w.program = selfAs(t, w.dir)
-	w.agentAuthority(t)
+	w := renewingFixture(t, "\n    lifetime: {default: 10s, min: 10s, grace: 3h}")
+	w.agentConfig(t)
 	w.ok(t, "agent", "--once", "--config", "agent.yaml")
 	whole := filepath.Join(w.dir, "whole")
 	must(t, os.Rename(filepath.Join(w.dir, "id"), whole))
@@ -54,18 +49,9 @@ func TestAgentCrashes(t *testing.T) {
 	}
 }
 
-// agentAuthority starts an authority whose certificates are over soon, and makes a configuration of
-// the agent for one of them.
-func (w *killFixture) agentAuthority(t *testing.T) {
+// agentConfig makes a configuration of the agent for a certificate of ingester.
+func (w *killFixture) agentConfig(t *testing.T) {
 	t.Helper()
-	w.ok(t, "init", "--dir", "ca", "--plain-keys", "--dns", "localhost", "--dns", "127.0.0.1")
-	pki := filepath.Join(w.dir, "ca", "pki.yaml")
-	config, err := os.ReadFile(pki)
-	must(t, err)
-	config = bytes.Replace(config, []byte(`  "ingester":`), []byte("  \"ingester\":\n    lifetime: {default: 10s, min: 10s, grace: 3h}\n    max_live_per_lineage: 1000"), 1)
-	must(t, os.WriteFile(pki, config, 0o600)) // each cut renews the same certificate
-	w.ok(t, "token", "--dir", "ca", "--out", "token", "ingester")
-	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
 	must(t, os.WriteFile(filepath.Join(w.dir, "password"), []byte("correct horse"), 0o600))
 	text := fmt.Sprintf(`ca_url: %s
 identities:

@@ -22,11 +22,7 @@ import (
 func TestResolveCrashes(t *testing.T) {
 	afterKills(t)
 	all := os.Getenv(crashEnv) != ""
-	if err := tracing(t); err != nil && !all {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for decision, fault := range map[string]ingesttest.Fault{
 			"--auto":   {Kind: "reset", AfterStore: true},

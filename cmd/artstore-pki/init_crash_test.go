@@ -15,11 +15,7 @@ import (
 // their place one after the other.
 func TestInitCrashes(t *testing.T) {
 	afterKills(t)
-	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	t.Parallel()
 	cuts := 0
 	for _, there := range []bool{false, true} {

@@ -20,11 +20,7 @@ import (
 // TestPasswordCrashes and TestEnrolmentKeyCrashes have the state before each of them.
 func TestKeyChangeCrashes(t *testing.T) {
 	afterKills(t)
-	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	t.Parallel()
 	for _, tc := range []struct {
 		name      string

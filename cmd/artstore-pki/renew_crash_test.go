@@ -17,26 +17,13 @@ import (
 // what lies there.
 func TestRenewCrashes(t *testing.T) {
 	afterKills(t)
-	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	t.Parallel()
 	stride := 4 // of the points that an ordinary run takes
 	if os.Getenv(crashEnv) != "" {
 		stride = 1
 	}
-	w := &killFixture{dir: t.TempDir()}
-	w.program = selfAs(t, w.dir)
-	w.ok(t, "init", "--dir", "ca", "--plain-keys", "--dns", "localhost", "--dns", "127.0.0.1")
-	pki := filepath.Join(w.dir, "ca", "pki.yaml")
-	config, err := os.ReadFile(pki)
-	must(t, err)
-	config = bytes.Replace(config, []byte(`  "ingester":`), []byte("  \"ingester\":\n    max_live_per_lineage: 1000"), 1)
-	must(t, os.WriteFile(pki, config, 0o600)) // each cut renews the same certificate
-	w.ok(t, "token", "--dir", "ca", "--out", "token", "ingester")
-	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
+	w := renewingFixture(t, "")
 	w.ok(t, "issue", "--ca-url", w.url(t, "ca.url"), "--token-file", "token", "--out", "whole")
 	cuts, changed := 0, 0
 	for _, kind := range []string{"renameat", "symlinkat", "unlinkat", "mkdirat", "fsync", "clone3", "clone"} {
@@ -54,6 +41,23 @@ func TestRenewCrashes(t *testing.T) {
 	if cuts < 12/stride || changed == 0 {
 		t.Error("too few")
 	}
+}
+
+// renewingFixture starts an authority that lets one certificate of ingester renew many times, since
+// each cut renews the same one. more are lines of YAML in the profile. There is a token.
+func renewingFixture(t *testing.T, more string) *killFixture {
+	t.Helper()
+	w := &killFixture{dir: t.TempDir()}
+	w.program = selfAs(t, w.dir)
+	w.ok(t, "init", "--dir", "ca", "--plain-keys", "--dns", "localhost", "--dns", "127.0.0.1")
+	pki := filepath.Join(w.dir, "ca", "pki.yaml")
+	config, err := os.ReadFile(pki)
+	must(t, err)
+	config = bytes.Replace(config, []byte(`  "ingester":`), []byte("  \"ingester\":\n    max_live_per_lineage: 1000"+more), 1)
+	must(t, os.WriteFile(pki, config, 0o600))
+	w.ok(t, "token", "--dir", "ca", "--out", "token", "ingester")
+	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
+	return w
 }
 
 // renewCut renews a copy of the directory, killed at the nth call of a kind, and then twice if

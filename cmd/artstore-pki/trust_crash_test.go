@@ -37,11 +37,7 @@ var trustSteps = [][]string{
 // step, the log verifies, and the step, taken again if it was not, leads on.
 func TestTrustCrashes(t *testing.T) {
 	afterKills(t)
-	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
-		t.Skipf("strace cannot kill programs here: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	needTracing(t)
 	t.Parallel()
 	stride := 7 // of the points that an ordinary run takes
 	if os.Getenv(crashEnv) != "" {
