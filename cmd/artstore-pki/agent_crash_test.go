@@ -20,33 +20,14 @@ func TestAgentCrashes(t *testing.T) {
 	afterKills(t)
 	needTracing(t)
 	t.Parallel()
-	stride := 4 // of the points that an ordinary run takes
-	if os.Getenv(crashEnv) != "" {
-		stride = 1
-	}
 	w := renewingFixture(t, "\n    lifetime: {default: 10s, min: 10s, grace: 3h}")
 	w.agentConfig(t)
 	w.ok(t, "agent", "--once", "--config", "agent.yaml")
 	whole := filepath.Join(w.dir, "whole")
 	must(t, os.Rename(filepath.Join(w.dir, "id"), whole))
 	time.Sleep(10 * time.Second) // the certificate is over then, so each run renews it by the grace
-	cuts, changed := 0, 0
-	for _, kind := range []string{"renameat", "symlinkat", "linkat", "unlinkat", "mkdirat", "fchmod", "fchmodat", "fchownat", "fsync", "pwrite64", "clone3", "clone"} {
-		// strace counts the calls of each thread, and which thread makes a call is chance.
-		for n, missed := 1, 0; missed < 3; n += stride {
-			cut, renewed := w.agentCut(t, kind, n)
-			if missed++; cut {
-				cuts, missed = cuts+1, 0
-			}
-			if cut && renewed {
-				changed++
-			}
-		}
-	}
-	t.Logf("%d cuts, %d of them after the new files", cuts, changed)
-	if cuts < 30/stride || changed == 0 {
-		t.Error("too few")
-	}
+	cutRenewals{least: 30, misses: 3, cut: w.agentCut}.run(t,
+		"renameat", "symlinkat", "linkat", "unlinkat", "mkdirat", "fchmod", "fchmodat", "fchownat", "fsync", "pwrite64", "clone3", "clone")
 }
 
 // agentConfig makes a configuration of the agent for a certificate of ingester.
