@@ -71,20 +71,28 @@ func (p *program) reloader(ctx context.Context, dir, flag string, broken *atomic
 	}
 }
 
+// program adds an identity for a program that reads its files when its hook says so, unless it is
+// broken.
+func (w *world) program(name string) (*program, *atomic.Bool) {
+	w.t.Helper()
+	p, flag := newProgram(w.t), filepath.Join(w.dir, "reload")
+	broken := new(atomic.Bool)
+	i := w.identity(name, func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"touch", flag}, Timeout: time.Minute, Settle: 300 * time.Millisecond}
+		i.Serves = []agent.Address{{Address: p.address}}
+	})
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.reloader(ctx, i.Dir, flag, broken) }()
+	w.t.Cleanup(func() { cancel(); <-done })
+	return p, broken
+}
+
 // TestAlarm: a program that does not read its files is an alarm, and is told again until it does.
 func TestAlarm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, catest.Options{})
-	p, flag := newProgram(t), filepath.Join(w.dir, "reload")
-	var broken atomic.Bool
-	i := w.identity("ingester", func(i *agent.Identity) {
-		i.Hook = &agent.Hook{Command: []string{"touch", flag}, Timeout: time.Minute, Settle: 300 * time.Millisecond}
-		i.Serves = []agent.Address{{Address: p.address}}
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); p.reloader(ctx, i.Dir, flag, &broken) }()
-	defer func() { cancel(); <-done }()
+	_, broken := w.program("ingester")
 	a, _ := w.run()
 	proved := func(s agent.IdentityStatus) bool { return delivered(s) && s.Delivery.Proved }
 	first := w.await(a, "ingester", "proved", proved)
@@ -120,16 +128,7 @@ func TestAlarm(t *testing.T) {
 func TestAuthorityLearnsOfDelivery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, catest.Options{})
-	p, flag := newProgram(t), filepath.Join(w.dir, "reload")
-	var broken atomic.Bool
-	i := w.identity("ingester", func(i *agent.Identity) {
-		i.Hook = &agent.Hook{Command: []string{"touch", flag}, Timeout: time.Minute, Settle: 300 * time.Millisecond}
-		i.Serves = []agent.Address{{Address: p.address}}
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); p.reloader(ctx, i.Dir, flag, &broken) }()
-	defer func() { cancel(); <-done }()
+	p, broken := w.program("ingester")
 	a, _ := w.run()
 	w.await(a, "ingester", "proved", delivered)
 	first := w.awaitServed(p.leaf())
@@ -141,7 +140,7 @@ func TestAuthorityLearnsOfDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.await(a, "ingester", "an alarm", func(s agent.IdentityStatus) bool { return s.Delivery.Alarm })
-	newest := newestLeaf(t, i.Dir)
+	newest := newestLeaf(t, w.cfg.Identities[0].Dir)
 	if again := w.recorded(newest); again != nil {
 		t.Errorf("a certificate that no server serves is recorded as served: %+v", again)
 	}

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	pb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
-	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 )
@@ -231,11 +230,7 @@ func TestServerComesBack(t *testing.T) {
 	w := newWorld(t)
 	storage := w.add("storage")
 	w.serve(ownRule("storage"))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	src, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr("unix://"+w.path)))
-	must(t, err)
-	defer func() { _ = src.Close() }()
+	src := w.source()
 	must(t, w.stop())
 	storage.rotate(t)
 	w.serve(ownRule("storage"))

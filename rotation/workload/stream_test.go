@@ -25,23 +25,31 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
+// source returns a source of go-spiffe that has got an SVID. It is closed at the end of the test.
+func (w *world) source() *workloadapi.X509Source {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	src, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr("unix://"+w.path)))
+	must(w.t, err)
+	w.t.Cleanup(func() { _ = src.Close() })
+	return src
+}
+
 // The client of go-spiffe gets its SVID, ten rotations and a new bundle over one connection.
 func TestRotations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	storage := w.add("storage")
 	w.serve(ownRule("storage"))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	src, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr("unix://"+w.path)))
-	must(t, err)
-	defer func() { _ = src.Close() }()
+	src := w.source()
 	td := spiffeid.RequireTrustDomainFromString("artstore.example")
 	for i := range 11 {
 		var svid *x509svid.SVID
 		waitFor(t, fmt.Sprintf("rotation %d", i), func() bool {
-			svid, err = src.GetX509SVID()
+			got, err := src.GetX509SVID()
 			must(t, err)
+			svid = got
 			return svid.Certificates[0].SerialNumber.Text(16) == storage.serial()
 		})
 		if svid.ID.String() != spiffeID("storage") || svid.Hint != "storage" {
