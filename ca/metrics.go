@@ -15,6 +15,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -89,7 +91,9 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 			func() float64 { return float64(a.logSize()) }),
 		gauge("log_failing", "1 while the log cannot be extended; the authority's log says why. Somebody must look.",
 			func() float64 { return a.logFailing() }),
+		gauge("ready", "1 while certificates can be issued: /readyz says why not.", newReadiness(a)),
 		newOutstanding(a),
+		newRunway(a),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("registering metrics: %w", err)
@@ -111,49 +115,83 @@ func earliest(st *state) time.Time {
 	return first
 }
 
+// sampled is a value that costs a query, for metrics: many scrapes share one query.
+type sampled[T any] struct {
+	every time.Duration // the shortest time between two queries
+	query func(context.Context) (T, error)
+
+	mu    sync.Mutex
+	at    time.Time
+	value T
+	err   error
+}
+
+// sampleWait bounds the wait for the database.
+const sampleWait = 5 * time.Second
+
+// get returns the value of the last query if it is young enough, otherwise that of a new one.
+func (s *sampled[T]) get(life context.Context) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.IsZero() || time.Since(s.at) >= s.every {
+		ctx, cancel := context.WithTimeout(life, sampleWait)
+		defer cancel()
+		s.value, s.err = s.query(ctx)
+		s.at = time.Now()
+	}
+	return s.value, s.err
+}
+
+// newReadiness returns a function that says whether the authority is ready, see [Authority.Ready]. It
+// writes to the database, so it asks at most once in five seconds.
+func newReadiness(a *Authority) func() float64 {
+	ready := &sampled[struct{}]{every: 5 * time.Second, query: func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, a.Ready(ctx)
+	}}
+	return func() float64 {
+		if _, err := ready.get(a.life); err != nil {
+			return 0
+		}
+		return 1
+	}
+}
+
 // outstanding counts live certificates by service when the metrics are read, once a minute
 // at most: with a million certificates the query takes about a second.
 type outstanding struct {
-	a    *Authority
-	desc *prometheus.Desc
-
-	mu     sync.Mutex
-	at     time.Time
-	counts map[string]int
+	a      *Authority
+	desc   *prometheus.Desc
+	counts *sampled[map[string]int]
 }
 
-const (
-	outstandingEvery = time.Minute     // the shortest time between two counts
-	outstandingWait  = 5 * time.Second // for the answer of the database
-	otherServices    = "other"         // services that pki.yaml does not name any more
-)
+// otherServices are those that pki.yaml does not name any more.
+const otherServices = "other"
 
 func newOutstanding(a *Authority) *outstanding {
-	return &outstanding{a: a, desc: prometheus.NewDesc(namespace+"_certificates_outstanding",
-		"Certificates that have not expired, by service of pki.yaml; revoked ones count until they expire.", []string{"service"}, nil)}
+	return &outstanding{
+		a: a,
+		desc: prometheus.NewDesc(namespace+"_certificates_outstanding",
+			"Certificates that have not expired, by service of pki.yaml; revoked ones count until they expire.", []string{"service"}, nil),
+		counts: &sampled[map[string]int]{every: time.Minute, query: func(ctx context.Context) (map[string]int, error) {
+			return a.record.LiveByService(ctx, time.Now())
+		}},
+	}
 }
 
 func (o *outstanding) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
 
 func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if now := time.Now(); o.counts == nil || now.Sub(o.at) >= outstandingEvery {
-		ctx, cancel := context.WithTimeout(o.a.life, outstandingWait)
-		defer cancel()
-		counts, err := o.a.record.LiveByService(ctx, now)
-		if err != nil {
-			ch <- prometheus.NewInvalidMetric(o.desc, err)
-			return
-		}
-		o.at, o.counts = now, counts
+	counts, err := o.counts.get(o.a.life)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(o.desc, err)
+		return
 	}
 	known := o.a.state.Load().rules.Services
 	sums := map[string]int{policy.AuthorityService: 0}
 	for service := range known {
 		sums[service] = 0
 	}
-	for service, n := range o.counts {
+	for service, n := range counts {
 		if _, ok := sums[service]; !ok {
 			service = otherServices
 		}
@@ -162,6 +200,65 @@ func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
 	for service, n := range sums {
 		ch <- prometheus.MustNewConstMetric(o.desc, prometheus.GaugeValue, float64(n), service)
 	}
+}
+
+// runway shows how long each root and intermediate still lives, at which stage each root is, and how
+// many services would refuse certificates under it.
+type runway struct {
+	a                                                       *Authority
+	begins, ends, since, without, trusting, holders, silent *prometheus.Desc
+	status                                                  *sampled[TrustStatus]
+}
+
+func newRunway(a *Authority) *runway {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
+	}
+	return &runway{
+		a:        a,
+		begins:   desc("issuer_not_before_timestamp_seconds", "Start of a root or an intermediate.", "role", "subject", "fingerprint"),
+		ends:     desc("issuer_not_after_timestamp_seconds", "End of a root or an intermediate.", "role", "subject", "fingerprint"),
+		since:    desc("root_stage_timestamp_seconds", "Since when a root is at its stage: staged, active, old.", "fingerprint", "stage"),
+		without:  desc("root_services_without", "Services that hold a certificate and have not reported the root as trusted.", "fingerprint", "stage"),
+		trusting: desc("root_services_trusting", "Services that hold a certificate and have reported the root as trusted.", "fingerprint", "stage"),
+		holders:  desc("holders", "Services that hold a certificate, by lineage."),
+		silent:   desc("holders_unreported", "Those of them that have not reported any trust bundle."),
+		status:   &sampled[TrustStatus]{every: 5 * time.Second, query: a.TrustStatus},
+	}
+}
+
+func (w *runway) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{w.begins, w.ends, w.since, w.without, w.trusting, w.holders, w.silent} {
+		ch <- d
+	}
+}
+
+func (w *runway) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	st := w.a.state.Load()
+	for role, list := range map[string][]*x509.Certificate{"root": st.roots, "intermediate": st.intermediates} {
+		for _, c := range list {
+			subject, fp := printable.Line(c.Subject.CommonName, 128), certs.Fingerprint(c)
+			gauge(w.begins, float64(c.NotBefore.Unix()), role, subject, fp)
+			gauge(w.ends, float64(c.NotAfter.Unix()), role, subject, fp)
+		}
+	}
+	status, err := w.status.get(w.a.life)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(w.without, err)
+		return
+	}
+	for _, r := range status.Roots {
+		if !r.Since.IsZero() {
+			gauge(w.since, float64(r.Since.Unix()), r.Fingerprint, r.Stage)
+		}
+		gauge(w.without, float64(len(r.Without)), r.Fingerprint, r.Stage)
+		gauge(w.trusting, float64(r.Trusting), r.Fingerprint, r.Stage)
+	}
+	gauge(w.holders, float64(status.Holders))
+	gauge(w.silent, float64(status.Unreported))
 }
 
 // measure records how long a request took, by the pattern of its route. limitAndRecover

@@ -76,18 +76,24 @@ func TestMetrics(t *testing.T) {
 	ask("POST", "/sign", http.StatusBadRequest)
 	ask("POST", "/sign", http.StatusTooManyRequests)
 	for name, want := range map[[2]string]float64{
-		{"artstore_ca_certificates_issued_total", "own"}:     1,
-		{"artstore_ca_requests_limited_total", "address"}:    1,
-		{"artstore_ca_requests_limited_total", "service"}:    -1,
-		{"artstore_ca_request_duration_seconds", "/crl"}:     2,
-		{"artstore_ca_request_duration_seconds", "other"}:    1,
-		{"artstore_ca_request_duration_seconds", "/nowhere"}: -1,
-		{"artstore_ca_certificates_outstanding", "ca"}:       1,
-		{"artstore_ca_certificates_outstanding", "storage"}:  0,
-		{"artstore_ca_certificates_outstanding", "other"}:    -1,
-		{"artstore_ca_audit_log_failures_total", ""}:         0,
-		{"artstore_ca_earliest_not_after_seconds", ""}:       float64(a.Roots()[0].NotAfter.Unix()),
-		{"artstore_ca_certificates_revoked_total", ""}:       0,
+		{"artstore_ca_certificates_issued_total", "own"}:            1,
+		{"artstore_ca_requests_limited_total", "address"}:           1,
+		{"artstore_ca_requests_limited_total", "service"}:           -1,
+		{"artstore_ca_request_duration_seconds", "/crl"}:            2,
+		{"artstore_ca_request_duration_seconds", "other"}:           1,
+		{"artstore_ca_request_duration_seconds", "/nowhere"}:        -1,
+		{"artstore_ca_certificates_outstanding", "ca"}:              1,
+		{"artstore_ca_certificates_outstanding", "storage"}:         0,
+		{"artstore_ca_certificates_outstanding", "other"}:           -1,
+		{"artstore_ca_audit_log_failures_total", ""}:                0,
+		{"artstore_ca_earliest_not_after_seconds", ""}:              float64(a.Roots()[0].NotAfter.Unix()),
+		{"artstore_ca_certificates_revoked_total", ""}:              0,
+		{"artstore_ca_ready", ""}:                                   1,
+		{"artstore_ca_holders", ""}:                                 0, // the authority is none of them
+		{"artstore_ca_root_services_without", "active"}:             0,
+		{"artstore_ca_root_services_trusting", "active"}:            0,
+		{"artstore_ca_issuer_not_after_timestamp_seconds", "root"}:  float64(a.Roots()[0].NotAfter.Unix()),
+		{"artstore_ca_issuer_not_before_timestamp_seconds", "root"}: float64(a.Roots()[0].NotBefore.Unix()),
 	} {
 		if got := metricValue(t, reg, name[0], name[1]); got != want {
 			t.Errorf("%s %s: %v, want %v", name[0], name[1], got, want)
