@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
@@ -40,12 +41,11 @@ has another one. Whoever can open the socket has the token: it has mode 0600.
 
 A socket that a killed process left is replaced; one that is served is not. SIGTERM ends it.
 docs/access-token.md shows how programs use it.`,
-		Flags: append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
+		Flags: slices.Concat(uploads.Flags(), u.LogFlags(slog.LevelInfo), serving.MetricsFlags("; meant for loopback"), []cli.Flag{
 			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
 			values.GroupFlag(),
 			&cli.StringFlag{Name: flags.ReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
-			serving.MetricsFlag("; meant for loopback"),
-		),
+		}),
 		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runAccessTokenServe),
 	}

@@ -71,7 +71,7 @@ docs/ingest.md has the rest.`,
 // say more about each.
 func spoolFlags() []cli.Flag {
 	const category = "directory"
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.DeleteSource), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
 		&cli.GenericFlag{Name: "settle", Category: category, Value: values.OrZero(2 * time.Second), Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
@@ -84,8 +84,7 @@ func spoolFlags() []cli.Flag {
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
 		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: values.OrZero(30 * time.Second), Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
-		serving.MetricsFlag("; meant for loopback"),
-	}
+	}, serving.MetricsFlags("; meant for loopback")...)
 }
 
 // Flags that ingest shares with ingest status, ingest resolve and upload.

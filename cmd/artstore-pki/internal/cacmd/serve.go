@@ -37,9 +37,8 @@ provisioner for it, over TLS 1.3 with a certificate that it issues to itself and
 Metrics and readiness have a listener of their own, for loopback. SIGHUP reads pki.yaml, the
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
-		Flags: append(u.LogFlags(slog.LevelInfo),
+		Flags: append(append(u.LogFlags(slog.LevelInfo), serving.MetricsFlags("; overrides pki.yaml")...),
 			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
-			serving.MetricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: caserver.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
 		),
@@ -89,6 +88,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, server.Identity.Close()) }()
+	metrics.Identity = server.Identity
 	group, ctx, stop := serving.NewGroup(c.Context)
 	defer stop()
 	group.Go(func() error { return server.Serve(ctx, ln) })

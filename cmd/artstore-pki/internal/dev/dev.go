@@ -85,11 +85,11 @@ keeps them on disk with their SHA-256, and gives them back.`,
 // the names of certificates. --clock-offset is a duration flag of the library, because a clock
 // can be behind, and the package values has no negative lengths of time.
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {
-	return append(u.LogFlags(slog.LevelInfo),
+	return append(append(u.LogFlags(slog.LevelInfo), serving.MetricsFlags("")...),
 		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
-		flags.ListenAt(listenAt), flags.Shared(flags.ReadyFile), serving.MetricsFlag(""),
+		flags.ListenAt(listenAt), flags.Shared(flags.ReadyFile),
 	)
 }
 

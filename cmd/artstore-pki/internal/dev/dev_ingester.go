@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,11 +38,10 @@ var errUploadsFailed = errors.New("uploads failed")
 
 // devIngesterCommand declares dev ingester.
 func devIngesterCommand(u *ui.UI) *cli.Command {
-	flags := append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
+	flags := slices.Concat(uploads.Flags(), u.LogFlags(slog.LevelInfo), serving.MetricsFlags(""), []cli.Flag{
 		values.DurationFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
-		serving.MetricsFlag(""),
-	)
+	})
 	return &cli.Command{
 		Name:  "ingester",
 		Usage: "upload small random files without a break",

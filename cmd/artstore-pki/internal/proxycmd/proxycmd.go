@@ -69,13 +69,12 @@ func Command(u *ui.UI) *cli.Command {
 // to see that the proxy serves.
 func sharedFlags(u *ui.UI) []cli.Flag {
 	const limits = "limits"
-	return slices.Concat(identity.Flags(), u.LogFlags(slog.LevelInfo), []cli.Flag{
+	return slices.Concat(identity.Flags(), u.LogFlags(slog.LevelInfo), serving.MetricsFlags("; meant for loopback"), []cli.Flag{
 		&cli.IntFlag{Name: flagConns, Category: limits, Value: 1024, Usage: "`NUMBER` of connections at a time; further ones wait"},
 		values.DurationFlag(flagIdle, time.Hour, "`TIME` that a connection of TCP or WebSocket may be without a byte"),
 		values.DurationFlag(flagConnect, 10*time.Second, "`TIME` to connect to --"+flagTo),
 		values.DurationFlag(flagStop, 30*time.Second, "`TIME` that connections may go on after SIGTERM"),
 		&cli.StringFlag{Name: flags.ReadyFile, Usage: "`FILE` that gets the address once the proxy listens"},
-		serving.MetricsFlag("; meant for loopback"),
 	})
 }
 

@@ -12,13 +12,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/internal/porttest"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 // within runs f in a command with a ready file.
@@ -58,6 +61,17 @@ func TestListen(t *testing.T) {
 	})
 }
 
+// away is a metric that cannot be had.
+type away struct{}
+
+var awayDesc = prometheus.NewDesc("away", "Of a database that is away.", nil, nil)
+
+func (away) Describe(ch chan<- *prometheus.Desc) { ch <- awayDesc }
+
+func (away) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.NewInvalidMetric(awayDesc, errors.New("the database is away"))
+}
+
 // Readiness is asked at each request, its reason cannot write to a terminal, and
 // metrics are of the process.
 func TestMetrics(t *testing.T) {
@@ -66,7 +80,9 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	var down atomic.Bool
-	m := serving.Metrics{Address: address, Registry: serving.NewRegistry(), Ready: func(context.Context) error {
+	registry := serving.NewRegistry()
+	registry.MustRegister(away{})
+	m := serving.Metrics{Address: address, Registry: registry, Ready: func(context.Context) error {
 		if down.Load() {
 			return errors.New("down\x1b[2J")
 		}
@@ -107,11 +123,81 @@ func TestMetrics(t *testing.T) {
 	if code, _ := get("/livez"); code != http.StatusOK {
 		t.Errorf("alive: %d", code)
 	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
-		t.Errorf("metrics: %d %.80q", code, body)
+	for range 2 { // the second shows what the first has counted
+		if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
+			t.Errorf("metrics beside one that cannot be had: %d %.80q", code, body)
+		}
+	}
+	if _, body := get("/metrics"); !strings.Contains(body, `promhttp_metric_handler_errors_total{cause="gathering"} 2`) {
+		t.Error("a metric that cannot be had is not counted")
 	}
 	stop()
 	if err := group.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Over mutual TLS the metrics are for the named peers, and nothing else is served.
+func TestMetricsOverTLS(t *testing.T) {
+	address, err := porttest.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pki := pkitest.NewCA(t)
+	open := func(name string) *rotation.Identity {
+		return pkitest.Open(t, rotation.Config{Source: pkitest.NewSource(pki.Leaf(t, name))})
+	}
+	m := serving.Metrics{Registry: serving.NewRegistry(), Identity: open("localhost")}
+	ctx, stop := context.WithCancel(t.Context())
+	group, ctx := errgroup.WithContext(ctx)
+	start := func(args ...string) (err error) {
+		app := &cli.App{Flags: serving.MetricsFlags(""), Action: func(c *cli.Context) error { err = m.Start(ctx, c, group); return nil }}
+		if err := app.RunContext(t.Context(), append([]string{"x"}, args...)); err != nil {
+			t.Fatal(err)
+		}
+		return err
+	}
+	for _, args := range [][]string{{"--metrics-tls", address}, {"--metrics-peers", "prometheus"}} {
+		if err := start(args...); err == nil {
+			t.Errorf("%v was taken", args)
+		}
+	}
+	if err := start("--metrics-tls", address, "--metrics-peers", "prometheus,grafana"); err != nil {
+		t.Fatal(err)
+	}
+	get := func(name, path string) (int, error) {
+		transport, err := open(name).Transport(rotation.TransportOptions{ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = transport.Close() }()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, resp.Body.Close()
+	}
+	for _, name := range []string{"prometheus", "grafana"} {
+		if code, err := get(name, "/metrics"); code != http.StatusOK || err != nil {
+			t.Errorf("%s: %d, %v", name, code, err)
+		}
+	}
+	if code, err := get("prometheus", "/readyz"); code != http.StatusNotFound || err != nil {
+		t.Errorf("what is not for them: %d, %v", code, err)
+	}
+	if code, err := get("ingester", "/metrics"); err == nil {
+		t.Errorf("another peer: %d", code)
+	}
+	stop()
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	m.Identity = nil
+	if err := start("--metrics-tls", address, "--metrics-peers", "prometheus"); err == nil {
+		t.Error("served without a certificate")
 	}
 }
