@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"strings"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // Texts from certificates have any length, and an attacker chooses them. Reports for
@@ -18,14 +20,6 @@ const (
 	maxNames = 8 << 10
 )
 
-// shorten cuts a text at a number of bytes, between two characters.
-func shorten(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
-
 // shortenPlace leaves out the middle of a path: the beginning says which tree it is in,
 // and the end has the name of the file.
 func shortenPlace(s string) string {
@@ -39,7 +33,7 @@ func shortenPlace(s string) string {
 func shortenList(list []string, between string) string {
 	var b strings.Builder
 	for i, s := range list {
-		s = shorten(s, maxName)
+		s = printable.Shorten(s, maxName)
 		if i > 0 {
 			if b.Len()+len(between)+len(s) > maxNames {
 				return fmt.Sprintf("%s and %d more", b.String(), len(list)-i)

@@ -10,6 +10,7 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // cbomRenderer writes a cryptographic bill of materials (CBOM of CycloneDX 1.6): each
@@ -50,7 +51,7 @@ func (b *cbomRenderer) found(ref string, places ...string) {
 	}
 	for _, place := range places {
 		if len(*part.Evidence.Occurrences) < maxOccurrences {
-			*part.Evidence.Occurrences = append(*part.Evidence.Occurrences, cdx.EvidenceOccurrence{Location: cell(shortenPlace(place))})
+			*part.Evidence.Occurrences = append(*part.Evidence.Occurrences, cdx.EvidenceOccurrence{Location: printable.Cell(shortenPlace(place))})
 		}
 	}
 }
@@ -106,10 +107,10 @@ func (b *cbomRenderer) Row(r *audit.Row) error {
 		}
 		key = b.once("key:"+properties.ID, c.Key.String(), cdx.CryptoProperties{AssetType: cdx.CryptoAssetTypeRelatedCryptoMaterial, RelatedCryptoMaterialProperties: properties})
 	}
-	ref := b.once("certificate:"+c.HexFingerprint(), cell(shorten(c.Name, maxName)), cdx.CryptoProperties{
+	ref := b.once("certificate:"+c.HexFingerprint(), printable.Cell(printable.Shorten(c.Name, maxName)), cdx.CryptoProperties{
 		AssetType: cdx.CryptoAssetTypeCertificate,
 		CertificateProperties: &cdx.CertificateProperties{
-			SubjectName: cell(shorten(c.Name, maxName)), IssuerName: cell(shorten(c.IssuerName, maxName)), CertificateFormat: "X.509",
+			SubjectName: printable.Cell(printable.Shorten(c.Name, maxName)), IssuerName: printable.Cell(printable.Shorten(c.IssuerName, maxName)), CertificateFormat: "X.509",
 			NotValidBefore: jsonTime(c.NotBefore).Format(time.RFC3339), NotValidAfter: jsonTime(c.NotAfter).Format(time.RFC3339),
 			SignatureAlgorithmRef: b.algorithm(c.SignatureName, cdx.CryptoPrimitiveSignature), SubjectPublicKeyRef: cdx.BOMReference(key),
 		},
@@ -125,7 +126,7 @@ func (b *cbomRenderer) Row(r *audit.Row) error {
 // protocol adds the protocol of a server, which refers to its certificate and to the
 // key exchange. The certificate has the place as well.
 func (b *cbomRenderer) protocol(r *audit.Row, certificate string) {
-	place := cell(shortenPlace(r.Place))
+	place := printable.Cell(shortenPlace(r.Place))
 	refs := []cdx.BOMReference{cdx.BOMReference(certificate)}
 	if exchange := b.algorithm(r.KeyExchange(), cdx.CryptoPrimitiveKeyAgree); exchange != "" {
 		refs = append(refs, exchange)
@@ -144,10 +145,10 @@ func (b *cbomRenderer) End(s *audit.Summary) error {
 	name, version := nameAndVersion(b.program)
 	bom := cdx.NewBOM()
 	bom.Components = &b.parts
-	properties := []cdx.Property{{Name: "artstore:judged_at", Value: jsonTime(s.Now).Format(time.RFC3339)}, {Name: "artstore:summary", Value: cell(s.String())}}
+	properties := []cdx.Property{{Name: "artstore:judged_at", Value: jsonTime(s.Now).Format(time.RFC3339)}, {Name: "artstore:summary", Value: printable.Cell(s.String())}}
 	for _, p := range []cdx.Property{
 		{Name: "artstore:forecast", Value: map[bool]string{true: "true"}[s.Forecast()]}, {Name: "artstore:interrupted", Value: map[bool]string{false: "true"}[s.Complete]},
-		{Name: "artstore:host", Value: s.About.Host}, {Name: "artstore:command", Value: cell(strings.Join(s.About.Command, " "))},
+		{Name: "artstore:host", Value: s.About.Host}, {Name: "artstore:command", Value: printable.Cell(strings.Join(s.About.Command, " "))},
 	} {
 		if p.Value != "" {
 			properties = append(properties, p)

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/webpage"
 )
 
 // csvHead names the columns. docs/audit-report.md describes them.
@@ -79,20 +80,9 @@ func rowForCSV(r *audit.Row) []string {
 		}
 	}
 	return []string{
-		r.State, left, from, to, csvCell(shorten(c.Name, maxName)), csvCell(shortenList(c.Names, " ")), r.Kind,
-		csvCell(shortenPlace(r.Place)), strconv.Itoa(r.Block), csvCell(shortenList(r.Also, " ")),
-		strings.Join(found, " "), csvCell(shorten(reason, maxPhrase)), csvCell(shorten(c.IssuerName, maxName)), c.Serial, authority, fingerprint,
+		r.State, left, from, to, webpage.CSVCell(printable.Shorten(c.Name, maxName)), webpage.CSVCell(shortenList(c.Names, " ")), r.Kind,
+		webpage.CSVCell(shortenPlace(r.Place)), strconv.Itoa(r.Block), webpage.CSVCell(shortenList(r.Also, " ")),
+		strings.Join(found, " "), webpage.CSVCell(printable.Shorten(reason, maxPhrase)), webpage.CSVCell(printable.Shorten(c.IssuerName, maxName)), c.Serial, authority, fingerprint,
 		c.Key.Algorithm, bits, c.SignatureName, r.Protocol(), r.KeyExchange(), r.Judged.UTC().Format(time.RFC3339),
 	}
-}
-
-// csvCell makes a text from a certificate or a path safe for a spreadsheet. Spreadsheets
-// run a cell that begins with one of these characters as a formula; with an apostrophe
-// before it they show it as text.
-func csvCell(s string) string {
-	cell := printable.Clean(s)
-	if cell != "" && strings.ContainsAny(cell[:1], "=+-@\t\r") {
-		return "'" + cell
-	}
-	return cell
 }

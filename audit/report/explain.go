@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // textRenderer writes an explanation of each certificate: names, dates, when it is renewed
@@ -69,17 +70,17 @@ func writeRow(r *audit.Row, w io.Writer) {
 	cells := cellsOf(r)
 	_, _ = fmt.Fprintf(w, "%s: %s\n", cells[len(cells)-1], r.State)
 	line := func(label, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "  %-12s %s\n", label, cell(fmt.Sprintf(format, args...)))
+		_, _ = fmt.Fprintf(w, "  %-12s %s\n", label, printable.Cell(fmt.Sprintf(format, args...)))
 	}
 	if r.Err != nil {
-		line("error", "%s", shorten(r.Err.Error(), maxPhrase))
+		line("error", "%s", printable.Shorten(r.Err.Error(), maxPhrase))
 	}
 	if r.Document != nil {
 		writeDocument(r.Document, line, r.Judged)
 	}
 	if c := r.Cert; c != nil && r.Err != nil {
-		line("name", "%s", shorten(c.Name, maxName)) // other fields could not be read
-		line("serial", "%s", shorten(c.Serial, maxName))
+		line("name", "%s", printable.Shorten(c.Name, maxName)) // other fields could not be read
+		line("serial", "%s", printable.Shorten(c.Serial, maxName))
 		line("valid", "%s to %s, %s", humantime.Stamp(c.NotBefore), humantime.Stamp(c.NotAfter), left(c, r.Judged))
 		line("fingerprint", "SHA-256 %s", c.HexFingerprint())
 	} else if c != nil {
@@ -96,7 +97,7 @@ func writeRow(r *audit.Row, w io.Writer) {
 		if f.Severity == audit.Info {
 			label = "to know"
 		}
-		line(label, "%s: %s; %s (%s)", f.Check, shorten(f.Text, maxPhrase), f.Remedy, f.Cites)
+		line(label, "%s: %s; %s (%s)", f.Check, printable.Shorten(f.Text, maxPhrase), f.Remedy, f.Cites)
 	}
 	if len(r.Accepted) > 0 {
 		line("accepted", "%s", strings.Join(r.Accepted, ", "))
@@ -113,12 +114,12 @@ func writeSubject(r *audit.Row, line func(string, string, ...any)) {
 	if c.IsCA {
 		kind = "certificate authority"
 	}
-	line("name", "%s (%s)", shorten(c.Name, maxName), kind)
+	line("name", "%s (%s)", printable.Shorten(c.Name, maxName), kind)
 	if len(c.Names) > 0 {
 		line("names", "%s", shortenList(c.Names, ", "))
 	}
-	line("issuer", "%s", shorten(c.IssuerName, maxName))
-	line("serial", "%s", shorten(c.Serial, maxName))
+	line("issuer", "%s", printable.Shorten(c.IssuerName, maxName))
+	line("serial", "%s", printable.Shorten(c.Serial, maxName))
 }
 
 // renewalOf says when a certificate is renewed, and why at that time. Nothing renews the
@@ -178,7 +179,7 @@ func treeOf(r *audit.Row) (out []string) {
 		if depth > 0 {
 			where = strings.Repeat("  ", depth-1) + "└ "
 		}
-		text := fmt.Sprintf("%s%s, until %s", where, shorten(c.Name, maxName), humantime.Stamp(c.NotAfter))
+		text := fmt.Sprintf("%s%s, until %s", where, printable.Shorten(c.Name, maxName), humantime.Stamp(c.NotAfter))
 		for _, b := range r.Bundle {
 			if b.Fingerprint == c.Fingerprint {
 				text += ", in the trust bundle"
@@ -194,7 +195,7 @@ func treeOf(r *audit.Row) (out []string) {
 			if slices.ContainsFunc(rest, func(i *cert.Certificate) bool { return bytes.Equal(i.RawSubject, c.RawIssuer) }) {
 				end = ", which is here and does not verify it"
 			}
-			return append(out, strings.Repeat("  ", depth)+"└ "+shorten(c.IssuerName, maxName)+end)
+			return append(out, strings.Repeat("  ", depth)+"└ "+printable.Shorten(c.IssuerName, maxName)+end)
 		}
 		c = next
 	}

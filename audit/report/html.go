@@ -2,9 +2,7 @@ package report
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"embed"
-	"encoding/base64"
 	"fmt"
 	"html/template"
 	"io"
@@ -16,6 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/webpage"
 )
 
 const (
@@ -260,17 +260,16 @@ func pageList(list []string, between string) string {
 // pageText makes a text from a certificate or a path printable and short, and without
 // tabs. It does not escape for HTML: html/template does, by context.
 func pageText(s string) string {
-	return cell(shorten(s, maxPageText))
+	return printable.Cell(printable.Shorten(s, maxPageText))
 }
 
-// asset returns a file of the page, and the hash source expression by which the policy of
-// the page allows it (Content Security Policy level 3 §2.3.1). Nothing else runs in the
-// page, even if a text got past the escaping.
-func asset(name string) (text, allowed string, err error) {
+// asset returns a file of the page, after begin, and the source expression by which the policy of
+// the page allows it. Nothing else runs in the page, even if a text got past the escaping.
+func asset(begin, name string) (text, allowed string, err error) {
 	data, err := pageFiles.ReadFile("html/" + name)
 	if err != nil {
 		return "", "", err
 	}
-	sum := sha256.Sum256(data)
-	return string(data), "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", nil
+	text = begin + string(data)
+	return text, webpage.HashSource(text), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/webpage"
 )
 
 const (
@@ -72,11 +73,11 @@ type groupRow struct{ Name, Place, Text string }
 // buildPage puts together what the template shows. The policy of the page allows its
 // style and its script by hash, and nothing else: no connection, form, frame or image.
 func (h *htmlRenderer) buildPage(s *audit.Summary) (*pageData, error) {
-	style, styleHash, err := asset("style.css")
+	style, styleHash, err := asset(webpage.BaseStyle, "style.css")
 	if err != nil {
 		return nil, err
 	}
-	script, scriptHash, err := asset("script.js")
+	script, scriptHash, err := asset("", "script.js")
 	if err != nil {
 		return nil, err
 	}

@@ -155,35 +155,6 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// Letters are readable in both schemes: WCAG 2.2 success criterion 1.4.3.
-func TestContrast(t *testing.T) {
-	css, err := os.ReadFile("html/style.css")
-	certtest.Must(t, err)
-	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllSubmatch(css, -1)
-	for i, scheme := range []string{"light", "dark"} {
-		luminance := map[string]float64{}
-		for _, m := range regexp.MustCompile(`--(\w+): #(\w\w)(\w\w)(\w\w);`).FindAllSubmatch(blocks[i][1], -1) {
-			for c, weight := range []float64{0.2126, 0.7152, 0.0722} {
-				n, err := strconv.ParseUint(string(m[2+c]), 16, 8)
-				certtest.Must(t, err)
-				part := float64(n) / 255 / 12.92
-				if n > 10 {
-					part = math.Pow((float64(n)/255+0.055)/1.055, 2.4)
-				}
-				luminance[string(m[1])] += weight * part
-			}
-		}
-		for _, letters := range []string{"text", "muted", "crit", "warn", "unchecked", "ok", "info"} {
-			for _, ground := range []string{"bg", "panel"} {
-				a, b := luminance[letters], luminance[ground]
-				if ratio := (max(a, b) + 0.05) / (min(a, b) + 0.05); ratio < 4.5 {
-					t.Errorf("%s: %s on %s: %s", scheme, letters, ground, fmt.Sprintf("%.2f", ratio))
-				}
-			}
-		}
-	}
-}
-
 // A page of a forecast says when it was made and what it is of, counts a
 // certificate in three places once, and its cards add up.
 func TestHTMLForecast(t *testing.T) {

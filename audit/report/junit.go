@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // junitRenderer writes the XML that servers of continuous integration read as results of
@@ -66,12 +67,12 @@ func (j *junitRenderer) Row(r *audit.Row) error {
 	place, more := placeOf(r, false)
 	one := junitCase{Class: "audit." + r.Kind, Name: place + more, Time: "0"}
 	if r.Cert != nil {
-		one.Name = cell(shorten(r.Cert.Name, maxName)) + " in " + one.Name
+		one.Name = printable.Cell(printable.Shorten(r.Cert.Name, maxName)) + " in " + one.Name
 	}
 	var fatal, mild []string
 	first := ""
 	for _, f := range r.Findings {
-		line := cell(fmt.Sprintf("%s: %s; %s (%s)", f.Check, shorten(f.Text, maxPhrase), f.Remedy, f.Cites))
+		line := printable.Cell(fmt.Sprintf("%s: %s; %s (%s)", f.Check, printable.Shorten(f.Text, maxPhrase), f.Remedy, f.Cites))
 		if f.Severity < audit.Crit {
 			mild = append(mild, f.Severity.String()+": "+line)
 			continue
@@ -86,7 +87,7 @@ func (j *junitRenderer) Row(r *audit.Row) error {
 		one.Failure = &junitResult{first, fatal[0], strings.Join(fatal, "\n")}
 	}
 	if r.Err != nil {
-		text := cell(shorten(r.Err.Error(), maxPhrase))
+		text := printable.Cell(printable.Shorten(r.Err.Error(), maxPhrase))
 		if one.Failure == nil {
 			j.suite.Errors++
 			one.Error = &junitResult{sarifUnread, text, text}
@@ -106,9 +107,9 @@ func (j *junitRenderer) End(s *audit.Summary) error {
 		j.suite.Cases = append(j.suite.Cases, junitCase{Class: "audit", Name: "complete", Time: "0", Error: &junitResult{"interrupted", interrupted, interrupted}})
 	}
 	j.suite.Tests = len(j.suite.Cases)
-	j.suite.Timestamp, j.suite.Hostname = s.ReportTime().UTC().Format("2006-01-02T15:04:05"), cell(s.About.Host)
-	j.suite.Properties = append(j.suite.Properties, junitProperty{"command", cell(strings.Join(s.About.Command, " "))},
-		junitProperty{"judged_at", s.Now.UTC().Format("2006-01-02T15:04:05Z")}, junitProperty{"forecast", fmt.Sprint(s.Forecast())}, junitProperty{"summary", cell(s.String())})
+	j.suite.Timestamp, j.suite.Hostname = s.ReportTime().UTC().Format("2006-01-02T15:04:05"), printable.Cell(s.About.Host)
+	j.suite.Properties = append(j.suite.Properties, junitProperty{"command", printable.Cell(strings.Join(s.About.Command, " "))},
+		junitProperty{"judged_at", s.Now.UTC().Format("2006-01-02T15:04:05Z")}, junitProperty{"forecast", fmt.Sprint(s.Forecast())}, junitProperty{"summary", printable.Cell(s.String())})
 	if _, err := io.WriteString(j.out, xml.Header); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/humantime"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // pemRenderer writes the certificates themselves, each once: a leaf, and behind it the
@@ -35,7 +36,7 @@ func (p *pemRenderer) Row(r *audit.Row) error {
 			continue
 		}
 		p.written[id] = true
-		_, _ = fmt.Fprintf(p.w, "# %s, issued by %s, until %s\n", cell(shorten(c.Name, maxName)), cell(shorten(c.IssuerName, maxName)), humantime.Stamp(c.NotAfter)) // the last one keeps the error
+		_, _ = fmt.Fprintf(p.w, "# %s, issued by %s, until %s\n", printable.Cell(printable.Shorten(c.Name, maxName)), printable.Cell(printable.Shorten(c.IssuerName, maxName)), humantime.Stamp(c.NotAfter)) // the last one keeps the error
 		if err := pem.Encode(p.w, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}); err != nil {
 			return err
 		}

@@ -65,14 +65,14 @@ func (p *prometheusRenderer) Row(r *audit.Row) error {
 	}
 	name, fingerprint := "", ""
 	if r.Cert != nil {
-		name, fingerprint = metricLabel(shorten(r.Cert.Name, maxName)), r.Cert.HexFingerprint()
+		name, fingerprint = metricLabel(printable.Shorten(r.Cert.Name, maxName)), r.Cert.HexFingerprint()
 	}
 	labels := fmt.Sprintf(`kind="%s",place="%s",block="%d",name="%s",fingerprint_sha256="%s"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block, name, fingerprint)
 	for _, f := range r.Findings {
 		p.named = p.once(p.named, "certificate_finding", fmt.Sprintf(`%s,check="%s",severity="%s"`, labels, f.Check, f.Severity))
 	}
 	if d := r.Document; d != nil && d.What == cert.RevocationList && !d.Until.IsZero() {
-		labels := fmt.Sprintf(`place="%s",block="%d",name="%s"`, metricLabel(shortenPlace(r.Place)), r.Block, metricLabel(shorten(d.Name, maxName)))
+		labels := fmt.Sprintf(`place="%s",block="%d",name="%s"`, metricLabel(shortenPlace(r.Place)), r.Block, metricLabel(printable.Shorten(d.Name, maxName)))
 		if p.first("crl", labels) {
 			p.lists = fmt.Appendf(p.lists, "%scrl_next_update_timestamp_seconds{%s} %d\n", metricPrefix, labels, d.Until.Unix())
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // sarifRenderer writes the Static Analysis Results Interchange Format (SARIF 2.1.0, OASIS):
@@ -151,7 +152,7 @@ func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 	}
 	s.results++
 	out := sarifResult{
-		Rule: f.Check, Level: sarifLevels[f.Severity], Message: sarifText{shorten(f.Text, maxPhrase)}, Locations: []sarifLocation{sarifLocationOf(r)},
+		Rule: f.Check, Level: sarifLevels[f.Severity], Message: sarifText{printable.Shorten(f.Text, maxPhrase)}, Locations: []sarifLocation{sarifLocationOf(r)},
 		// The rule for places that could not be read follows those of the checks.
 		Index: len(s.checks),
 	}
@@ -159,7 +160,7 @@ func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 		out.Index = at
 	}
 	if c := r.Cert; c != nil {
-		out.Message.Text = shorten(c.Name, maxName) + ": " + out.Message.Text
+		out.Message.Text = printable.Shorten(c.Name, maxName) + ": " + out.Message.Text
 		out.Fingerprints = map[string]string{"certificateSha256/v1": c.HexFingerprint()}
 	}
 	return s.put(before, out)

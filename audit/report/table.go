@@ -170,10 +170,6 @@ func (l *tableLine) text(widths []int, coloured bool) string {
 	return b.String() + cutLeft(l.cells[last], max(1, widths[last]-runewidth.StringWidth(l.more))) + l.more
 }
 
-// cell makes a text from a certificate or a path safe for a table: control characters are
-// escaped, and so is the tab, which would look like the beginning of the next column.
-func cell(s string) string { return strings.ReplaceAll(printable.Clean(s), "\t", `\u0009`) }
-
 // timeOfTable has no seconds: the column before it says how much time is left.
 const timeOfTable = "2006-01-02 15:04"
 
@@ -186,10 +182,10 @@ func cellsOf(r *audit.Row) []string {
 		if r.Judged.After(d.Until) {
 			left = "-" + left
 		}
-		return []string{r.State, left, d.Until.Local().Format(timeOfTable), cell(shorten(d.Name, maxName)), place + more}
+		return []string{r.State, left, d.Until.Local().Format(timeOfTable), printable.Cell(printable.Shorten(d.Name, maxName)), place + more}
 	}
 	if r.Cert == nil && d != nil {
-		return []string{r.State, "-", "-", cell(shorten(d.Name, maxName)), place + more}
+		return []string{r.State, "-", "-", printable.Cell(printable.Shorten(d.Name, maxName)), place + more}
 	}
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place + more}
@@ -198,7 +194,7 @@ func cellsOf(r *audit.Row) []string {
 	if r.Judged.After(r.Cert.NotAfter) {
 		left = "-" + left
 	}
-	return []string{r.State, left, r.Cert.NotAfter.Local().Format(timeOfTable), cell(shorten(r.Cert.Name, maxName)), place + more}
+	return []string{r.State, left, r.Cert.NotAfter.Local().Format(timeOfTable), printable.Cell(printable.Shorten(r.Cert.Name, maxName)), place + more}
 }
 
 // placeOf returns the place of a row, and a text that distinguishes it from other rows of
@@ -215,13 +211,13 @@ func placeOf(r *audit.Row, brief bool) (place, more string) {
 	}
 	// The replicas of a service have the same names and differ in the serial number.
 	if r.InRecord() && r.Cert != nil {
-		serial := shorten(r.Cert.Serial, maxName)
+		serial := printable.Shorten(r.Cert.Serial, maxName)
 		if brief && len(serial) > briefSerial {
 			serial = serial[:briefSerial] + "…"
 		}
 		more += " " + serial
 	}
-	return cell(shortenPlace(r.Place)), more
+	return printable.Cell(shortenPlace(r.Place)), more
 }
 
 // briefSerial is enough of a serial number to tell replicas apart.
@@ -233,9 +229,9 @@ func wideCellsOf(r *audit.Row) []string {
 	if c == nil {
 		return []string{"-", "-", "-", "-", "-"}
 	}
-	out := []string{shortenList(c.Names, ","), shorten(c.IssuerName, maxName), shorten(c.Serial, maxName), c.Key.String(), c.SignatureName}
+	out := []string{shortenList(c.Names, ","), printable.Shorten(c.IssuerName, maxName), printable.Shorten(c.Serial, maxName), c.Key.String(), c.SignatureName}
 	for i := range out {
-		out[i] = cell(cmp.Or(out[i], "-"))
+		out[i] = printable.Cell(cmp.Or(out[i], "-"))
 	}
 	return out
 }
@@ -244,11 +240,11 @@ func wideCellsOf(r *audit.Row) []string {
 // severity.
 func notesOf(r *audit.Row, least audit.Severity) (out []string) {
 	if r.Err != nil {
-		out = append(out, cell(shorten(r.Err.Error(), maxPhrase)))
+		out = append(out, printable.Cell(printable.Shorten(r.Err.Error(), maxPhrase)))
 	}
 	for _, f := range r.Findings {
 		if f.Severity >= least {
-			out = append(out, cell(shorten(f.Text, maxPhrase)))
+			out = append(out, printable.Cell(printable.Shorten(f.Text, maxPhrase)))
 		}
 	}
 	return out
@@ -379,7 +375,7 @@ func leftOutLines(s *audit.Summary) (out []string) {
 			if i == 0 {
 				out = append(out, l.Reason+":")
 			}
-			out = append(out, "  "+cell(path))
+			out = append(out, "  "+printable.Cell(path))
 		}
 		if n := l.Count - len(l.Paths); n > 0 && len(l.Paths) > 0 {
 			out = append(out, fmt.Sprintf("  and %d more", n))

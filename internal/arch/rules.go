@@ -48,6 +48,7 @@ var leaves = []string{
 	"internal/uuid",
 	"internal/waittest",
 	"internal/wallclock",
+	"internal/webpage",
 }
 
 // serving is the package that servers may import besides the leaves. Package rotation may not,

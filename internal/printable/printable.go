@@ -51,3 +51,14 @@ func Line(s string, most int) string {
 	}
 	return s
 }
+
+// Cell is [Clean] for one cell of a table: tabs are replaced as well.
+func Cell(s string) string { return strings.ReplaceAll(Clean(s), "\t", `\u0009`) }
+
+// Shorten cuts a text after most bytes, between two characters, and then ends it with "…".
+func Shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

@@ -71,3 +71,14 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+func TestCellAndShorten(t *testing.T) {
+	if got := printable.Cell("a\tb\n"); got != `a\u0009b\u000a` {
+		t.Errorf("Cell: %q", got)
+	}
+	for in, want := range map[string]string{"": "", "four": "four", "fives": "five…", "čé": "čé", "ččč": "čč…", "xčč": "xč…"} {
+		if got := printable.Shorten(in, 4); got != want {
+			t.Errorf("Shorten(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
