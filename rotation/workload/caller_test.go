@@ -174,7 +174,7 @@ func TestConnectionOutlivesItsProcess(t *testing.T) {
 	if int(peer.PID) != cmd.Process.Pid {
 		t.Errorf("process %d, want %d", peer.PID, cmd.Process.Pid)
 	}
-	c := &conn{Conn: raw, listener: &listener{}, caller: caller{Peer: peer}}
+	c := &conn{Conn: raw, listener: &listener{}, Peer: peer}
 	defer func() { _ = c.Close() }()
 	if err := c.runs(helper); err == nil {
 		t.Error("a process that has ended runs the file of a rule")
@@ -185,15 +185,14 @@ func TestConnectionOutlivesItsProcess(t *testing.T) {
 // Whatever is wrong with a configuration is an error at once, and the listener is closed.
 func TestServeRefuses(t *testing.T) {
 	t.Parallel()
-	sound := Config{Identities: &Identities{}, Rules: []Rule{ownRule("a")}}
+	sound := Config{Identities: &Identities{}, Rules: rulesOf(t, ownRule("a"))}
 	for name, c := range map[string]struct {
 		edit    func(*Config)
 		network string
 		want    string
 	}{
 		"no identities": {func(c *Config) { c.Identities = nil }, "unix", "Identities is missing"},
-		"no rules":      {func(c *Config) { c.Rules = nil }, "unix", "no rules"},
-		"a bad rule":    {func(c *Config) { c.Rules = append(c.Rules, Rule{}) }, "unix", "rule 2: it names neither"},
+		"no rules":      {func(c *Config) { c.Rules = nil }, "unix", "Rules is missing"},
 		"TCP":           {func(*Config) {}, "tcp", `the listener is for "tcp"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +220,7 @@ func TestAcceptFails(t *testing.T) {
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s"))
 	must(t, err)
 	must(t, ln.Close())
-	if err := Serve(t.Context(), ln, Config{Identities: &Identities{}, Rules: []Rule{ownRule("a")}}); !errors.Is(err, net.ErrClosed) {
+	if err := Serve(t.Context(), ln, Config{Identities: &Identities{}, Rules: rulesOf(t, ownRule("a"))}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("serving a closed listener: %v", err)
 	}
 }
@@ -245,7 +244,7 @@ func TestCredentials(t *testing.T) {
 	if c.Info().SecurityProtocol != (authInfo{}).AuthType() || c.Clone() != c || c.OverrideServerName("x") != nil {
 		t.Error("the credentials describe others")
 	}
-	if _, ok := callerOf(t.Context()); ok {
+	if callerOf(t.Context()) != nil {
 		t.Error("a call without a connection has a caller")
 	}
 }
@@ -262,7 +261,7 @@ func TestConnectionWithoutPeer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Serve(ctx, odd, Config{Identities: &w.ids, Rules: []Rule{ownRule("storage")}, Logger: slog.New(slog.NewTextHandler(w.logs, nil))})
+		ended <- Serve(ctx, odd, Config{Identities: &w.ids, Rules: rulesOf(t, ownRule("storage")), Logger: slog.New(slog.NewTextHandler(w.logs, nil))})
 	}()
 	if _, err := here.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection without a peer was answered")

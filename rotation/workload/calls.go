@@ -35,9 +35,9 @@ var servedNames = []string{pb.SpiffeWorkloadAPI_FetchX509SVID_FullMethodName, pb
 func (s *server) admit(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	timer := time.NewTimer(callTime)
 	defer timer.Stop()
-	who, refusal := s.begin(stream.Context(), info.FullMethod)
+	refusal := s.begin(stream.Context(), info.FullMethod)
 	if refusal == nil {
-		defer s.end(who.UID)
+		defer s.end(callerOf(stream.Context()).UID)
 	}
 	defer func() { // before end
 		select {
@@ -58,27 +58,27 @@ func (s *server) admit(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 }
 
 // begin returns why a call is refused, or counts it as a stream of its user.
-func (s *server) begin(ctx context.Context, method string) (who caller, refusal error) {
-	who, known := callerOf(ctx)
-	outcome, refusal := Denied, status.Error(codes.PermissionDenied, "the caller is not known")
-	if known {
-		outcome, refusal = judge(ctx, who, method)
+func (s *server) begin(ctx context.Context, method string) (refusal error) {
+	who := callerOf(ctx)
+	if who == nil {
+		return status.Error(codes.PermissionDenied, "the caller is not known")
 	}
+	outcome, refusal := judge(ctx, who, method)
 	if refusal == nil && !s.enter(who.UID) {
 		outcome, refusal = Limited, status.Errorf(codes.ResourceExhausted, "user %d has %d streams open already", who.UID, streamsPerUser)
 	}
 	if refusal == nil {
-		return who, nil
+		return nil
 	}
 	s.observe(outcome)
 	if n := s.refusals.Pass(time.Now()); n > 0 {
 		s.log.Warn("call refused", "uid", who.UID, "gid", who.GID, "pid", who.PID, "times", n, "err", refusal)
 	}
-	return who, refusal
+	return refusal
 }
 
 // judge returns why a call is refused, or nil.
-func judge(ctx context.Context, who caller, method string) (outcome string, refusal error) {
+func judge(ctx context.Context, who *conn, method string) (outcome string, refusal error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	switch h := md.Get(securityHeader); {
 	case len(h) != 1 || h[0] != "true":
@@ -86,10 +86,15 @@ func judge(ctx context.Context, who caller, method string) (outcome string, refu
 	case !slices.Contains(servedNames, method):
 		return Invalid, status.Errorf(codes.Unimplemented,
 			"%s is not served: there are X.509-SVIDs and X.509 bundles here, no JWT-SVIDs and no WIT-SVIDs", printable.Line(strings.TrimPrefix(method, methodPrefix), 80))
-	case len(who.identities) == 0:
-		return Denied, status.Errorf(codes.PermissionDenied, "no rule gives an identity to user %d, group %d, process %d", who.UID, who.GID, who.PID)
+	case len(who.names()) == 0:
+		return Denied, who.denied()
 	}
 	return "", nil
+}
+
+// denied is the refusal of a caller that no rule matches.
+func (c *conn) denied() error {
+	return status.Errorf(codes.PermissionDenied, "no rule gives an identity to user %d, group %d, process %d", c.UID, c.GID, c.PID)
 }
 
 // enter counts a stream of a user, or reports that it has too many.
@@ -165,10 +170,15 @@ func (s *server) send(do func() error) error {
 // While send waits for a slow reader, changes are not queued: the next call of send has the
 // newest state.
 func (s *server) follow(ctx context.Context, send func([]named) error) error {
-	who, _ := callerOf(ctx)
+	who := callerOf(ctx)
 	for {
 		changed := s.ids.next()
-		now, err := s.handOut(who.identities)
+		names := who.names()
+		if len(names) == 0 { // a rule was taken away
+			s.observe(Denied)
+			return who.denied()
+		}
+		now, err := s.handOut(names)
 		if err != nil {
 			s.observe(Unavailable)
 			return err

@@ -3,11 +3,10 @@
 //
 //	var ids workload.Identities
 //	ids.Put("storage", id) // a *rotation.Identity
+//	var rules workload.Rules
+//	err := rules.Set([]workload.Rule{{User: "storage", Identities: []string{"storage"}}})
 //	ln, err := workload.Listen(ctx, workload.Socket{Path: "/run/artstore-pki/workload.sock"})
-//	err = workload.Serve(ctx, ln, workload.Config{
-//		Identities: &ids,
-//		Rules:      []workload.Rule{{User: "storage", Identities: []string{"storage"}}},
-//	})
+//	err = workload.Serve(ctx, ln, workload.Config{Identities: &ids, Rules: &rules})
 //
 // A program that uses the Workload API, for instance through workloadapi.NewX509Source of go-spiffe, gets
 // its certificate, key and trust bundle at once, and again after each generation.
@@ -20,6 +19,8 @@
 //
 //   - A caller gets the identities of its rules and nothing of others
 //     (TestAnotherUserGetsNothing, TestExecutable).
+//   - New rules take effect for open streams too, and no stream ends but that of a caller that
+//     gets nothing any more (TestRulesChange, TestRulesRace).
 //   - A stream has the newest generation after each change, without a new connection
 //     (TestRotations). A reader that is slow skips generations: what waits for it is bounded, and
 //     ends with the newest one (TestSlowReader).
@@ -41,7 +42,4 @@
 // The key of an identity leaves this process, so a key in hardware cannot be served. Each
 // identity has one trust bundle, and it is sent as the bundle of the trust domain of the own
 // SPIFFE ID; package spiffe says what follows from that. Revocation lists are not sent.
-//
-// Rules are fixed for one Serve. To change them, end it and call it again with a new socket:
-// clients connect again by themselves.
 package workload

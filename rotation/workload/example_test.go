@@ -38,6 +38,10 @@ func ExampleServe() {
 
 	var ids workload.Identities
 	ids.Put("storage", id)
+	var rules workload.Rules
+	if err := rules.Set([]workload.Rule{{User: strconv.Itoa(os.Geteuid()), Identities: []string{"storage"}}}); err != nil {
+		log.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
 		log.Fatal(err)
@@ -53,7 +57,7 @@ func ExampleServe() {
 	go func() {
 		ended <- workload.Serve(serving, ln, workload.Config{
 			Identities: &ids,
-			Rules:      []workload.Rule{{User: strconv.Itoa(os.Geteuid()), Identities: []string{"storage"}}},
+			Rules:      &rules,
 			Logger:     slog.New(slog.DiscardHandler),
 		})
 	}()

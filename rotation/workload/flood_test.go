@@ -248,7 +248,7 @@ func TestServeAfterTheEnd(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, Serve(ctx, ln, Config{Identities: &Identities{}, Rules: []Rule{ownRule("a")}}))
+	must(t, Serve(ctx, ln, Config{Identities: &Identities{}, Rules: rulesOf(t, ownRule("a"))}))
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}

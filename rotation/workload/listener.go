@@ -25,19 +25,13 @@ const (
 // strangers is the place of a rule for callers that no rule names.
 const strangers = -1
 
-// caller is who has connected, and what it gets.
-type caller struct {
-	unixsocket.Peer
-	rule       int      // the first one that may match, or strangers; it has the connection
-	identities []string // in the order in which they are sent; none before the handshake
-}
-
 // listener accepts connections within the limits, and knows the caller of each.
 type listener struct {
 	net.Listener
-	rules   []rule
+	rules   *Rules
 	log     *slog.Logger
 	limited func() // is called for each connection that is over the limits
+	decided func() // is called after new rules have been applied
 	lines   lograte.Gate
 
 	mu     sync.Mutex
@@ -62,7 +56,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = raw.Close() // nothing was written
 			continue
 		}
-		c := &conn{Conn: raw, listener: l, caller: caller{Peer: peer, rule: l.firstRule(peer)}}
+		c := &conn{Conn: raw, listener: l, Peer: peer, rule: firstRule(l.rules.current(), peer)}
 		if !l.enter(c) {
 			l.limited()
 			if n := l.lines.Pass(time.Now()); n > 0 {
@@ -76,17 +70,18 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // firstRule returns the first rule whose ids match.
-func (l *listener) firstRule(p unixsocket.Peer) int {
-	for i, r := range l.rules {
-		if r.mayMatch(p) {
-			return i
-		}
+func firstRule(rules *[]rule, p unixsocket.Peer) int {
+	if rules == nil {
+		return strangers
+	}
+	if i := slices.IndexFunc(*rules, func(r rule) bool { return r.mayMatch(p) }); i >= 0 {
+		return i
 	}
 	return strangers
 }
 
 func (l *listener) enter(c *conn) bool {
-	rule, uid := c.caller.rule, c.caller.UID
+	rule, uid := c.rule, c.UID
 	inAll, inUser := connsPerRule, connsPerUser
 	if rule == strangers {
 		inAll, inUser = connsOfStrangers, connsPerStranger
@@ -110,9 +105,9 @@ func (l *listener) leave(c *conn) {
 		return
 	}
 	delete(l.open, c)
-	l.byRule[c.caller.rule]--
-	if l.byUser[c.caller.UID]--; l.byUser[c.caller.UID] == 0 {
-		delete(l.byUser, c.caller.UID)
+	l.byRule[c.rule]--
+	if l.byUser[c.UID]--; l.byUser[c.UID] == 0 {
+		delete(l.byUser, c.UID)
 	}
 }
 
@@ -126,33 +121,53 @@ func (l *listener) cutAll() {
 	}
 }
 
-// identitiesOf returns what the rules give to the caller of a connection. why has what speaks
+// decide says by the rules in effect what the caller of a connection gets. why has what speaks
 // against rules whose ids match. It may read files, so Accept does not call it.
-func (l *listener) identitiesOf(c *conn) (names []string, why []error) {
-	seen := map[string]bool{}
-	for _, r := range l.rules {
-		if !r.mayMatch(c.caller.Peer) {
+//
+// Rules that are set meanwhile count: either their decideAll finds this connection open and decides
+// after this, or the comparison here finds them.
+func (l *listener) decide(c *conn) (names []string, why []error) {
+	for {
+		rules := l.rules.current()
+		names, why = c.matching(rules)
+		l.mu.Lock()
+		if l.rules.current() != rules {
+			l.mu.Unlock()
 			continue
 		}
-		if err := c.runs(r.executable); err != nil {
-			why = append(why, err)
-			continue
+		c.identities = names
+		if l.open[c] { // more than the limit may stay of those that the rule before let in
+			l.byRule[c.rule]--
+			c.rule = firstRule(rules, c.Peer)
+			l.byRule[c.rule]++
 		}
-		for _, name := range r.identities {
-			if !seen[name] {
-				seen[name] = true
-				names = append(names, name)
-			}
-		}
+		l.mu.Unlock()
+		return names, why
 	}
-	return names, why
+}
+
+// decideAll applies new rules to the connections that are open.
+func (l *listener) decideAll() {
+	l.mu.Lock()
+	open := slices.Collect(maps.Keys(l.open))
+	l.mu.Unlock()
+	for _, c := range open {
+		_, _ = l.decide(c) // a caller that gets nothing is told so by its calls
+	}
+	l.decided()
 }
 
 // conn is a connection with its caller. It gives its place back when it is closed.
 type conn struct {
 	net.Conn
+	unixsocket.Peer
+
 	listener *listener
-	caller   caller
+
+	// The mutex of the listener guards these.
+	rule       int              // the first one whose ids match, or strangers; it has the connection
+	identities []string         // in the order in which they are sent; none before the handshake
+	verdicts   map[string]error // why the process does not run a file; decided once for a connection
 }
 
 // Close closes the connection.
@@ -161,17 +176,59 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// runs is processRuns for the process of c; "" is every file.
+// names returns the names of the identities that the caller gets now.
+func (c *conn) names() []string {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	return c.identities
+}
+
+// matching returns the identities of all rules that match, each once.
+func (c *conn) matching(rules *[]rule) (names []string, why []error) {
+	if rules == nil {
+		return nil, nil
+	}
+	for _, r := range *rules {
+		if !r.mayMatch(c.Peer) {
+			continue
+		}
+		if err := c.runs(r.executable); err != nil {
+			why = append(why, err)
+			continue
+		}
+		for _, name := range r.identities {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, why
+}
+
+// runs is processRuns for the process of c, decided at the first question; "" is every file. A
+// file that was replaced since does not take from a process what it had.
 func (c *conn) runs(path string) error {
 	if path == "" {
 		return nil
+	}
+	c.listener.mu.Lock()
+	verdict, known := c.verdicts[path]
+	c.listener.mu.Unlock()
+	if known {
+		return verdict
 	}
 	raw, err := c.Conn.(syscall.Conn).SyscallConn() // PeerOf has used it
 	if err != nil {
 		return err
 	}
-	if controlled := raw.Control(func(fd uintptr) { err = processRuns(int(fd), c.caller.PID, path) }); controlled != nil {
+	if controlled := raw.Control(func(fd uintptr) { verdict = processRuns(int(fd), c.PID, path) }); controlled != nil {
 		return controlled
 	}
-	return err
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	if c.verdicts == nil {
+		c.verdicts = map[string]error{}
+	}
+	c.verdicts[path] = verdict
+	return verdict
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -41,6 +43,57 @@ type Rule struct {
 	Executable string
 	// Identities are names in [Identities], at least one.
 	Identities []string
+}
+
+// Rules are the rules of a server. The zero value gives nobody anything. All methods are safe for
+// concurrent use.
+type Rules struct {
+	valid atomic.Pointer[[]rule] // nil is none
+
+	mu      sync.Mutex // guards servers
+	servers map[*listener]bool
+}
+
+// Set replaces the rules, at most 256. Names of users and groups are looked up now. If one of the
+// rules is wrong, the error has its number, counted from 1, and the rules before stay in effect.
+//
+// A server that runs applies them before Set returns. Connections stay open: a stream gets a message
+// if its caller gets other identities than before, and ends with PermissionDenied if it gets none.
+func (r *Rules) Set(rules []Rule) error {
+	valid, err := parseRules(rules)
+	if err != nil {
+		return fmt.Errorf("setting the rules of the Workload API: %w", err)
+	}
+	r.valid.Store(&valid)
+	r.mu.Lock()
+	servers := make([]*listener, 0, len(r.servers))
+	for l := range r.servers {
+		servers = append(servers, l)
+	}
+	r.mu.Unlock()
+	for _, l := range servers {
+		l.decideAll()
+	}
+	return nil
+}
+
+// current returns the rules in effect. Two calls return the same pointer if Set was not called between
+// them.
+func (r *Rules) current() *[]rule { return r.valid.Load() }
+
+// tell lets a server know of later rules, until stop is called.
+func (r *Rules) tell(l *listener) (stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.servers == nil {
+		r.servers = map[*listener]bool{}
+	}
+	r.servers[l] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.servers, l)
+	}
 }
 
 // rule is a valid Rule.

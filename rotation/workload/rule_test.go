@@ -57,8 +57,12 @@ func TestRuleSaysWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	if _, err := parseRules(make([]Rule, maxRules+1)); err == nil || !strings.Contains(err.Error(), "256 are the most") {
+	var set Rules
+	if err := set.Set(make([]Rule, maxRules+1)); err == nil || !strings.Contains(err.Error(), "256 are the most") {
 		t.Errorf("too many rules: %v", err)
+	}
+	if err := set.Set([]Rule{{User: "1000", Identities: ids}, {}}); err == nil || !strings.Contains(err.Error(), "rule 2: it names neither") || set.current() != nil {
+		t.Errorf("a bad rule: %v, in effect %v", err, set.current())
 	}
 }
 

@@ -50,12 +50,11 @@ const (
 // ErrBusy reports a socket that a running process serves.
 var ErrBusy = unixsocket.ErrBusy
 
-// Config says what to serve. Identities and at least one rule are required.
+// Config says what to serve. Identities and Rules are required.
 type Config struct {
 	Identities *Identities
-	// Rules are fixed while Serve runs. Names of users and groups are looked up at its begin.
-	// A rule may name identities that are put in later.
-	Rules []Rule
+	// Rules may name identities that are put in later.
+	Rules *Rules
 	// Observer is called with the outcome of each call and message. It must not block. nil
 	// means none.
 	Observer func(outcome string)
@@ -102,6 +101,7 @@ func serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // before the Wait above
+	defer cfg.Rules.tell(s.listener)()
 	wg.Go(func() { s.tellStates(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
@@ -153,21 +153,17 @@ func newServer(ln net.Listener, cfg Config) (*server, error) {
 	switch {
 	case cfg.Identities == nil:
 		return nil, errors.New("Identities is missing")
-	case len(cfg.Rules) == 0:
-		return nil, errors.New("there are no rules, so no caller would get anything")
+	case cfg.Rules == nil:
+		return nil, errors.New("Rules is missing")
 	case ln.Addr().Network() != "unix":
 		return nil, fmt.Errorf("the listener is for %q, and must be a Unix socket", ln.Addr().Network())
 	case !knowsPeers:
 		return nil, fmt.Errorf("asking who has connected: %w", errors.ErrUnsupported)
 	}
-	rules, err := parseRules(cfg.Rules)
-	if err != nil {
-		return nil, err
-	}
 	return &server{
 		ids: cfg.Identities, log: cfg.Logger, observe: cfg.Observer, stopping: make(chan struct{}), streams: map[uint32]int{},
 		listener: &listener{
-			Listener: ln, rules: rules, log: cfg.Logger, limited: func() { cfg.Observer(Limited) },
+			Listener: ln, rules: cfg.Rules, log: cfg.Logger, limited: func() { cfg.Observer(Limited) }, decided: cfg.Identities.changed,
 			byRule: map[int]int{}, byUser: map[uint32]int{}, open: map[*conn]bool{},
 		},
 	}, nil

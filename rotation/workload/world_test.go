@@ -80,6 +80,7 @@ type world struct {
 	t        *testing.T
 	ca       *pkitest.CA
 	ids      Identities
+	rules    Rules
 	path     string
 	logs     *logtest.Buffer
 	accepted atomic.Int64
@@ -108,6 +109,14 @@ func (c counting) Accept() (net.Conn, error) {
 // ownRule names the user of this test.
 func ownRule(identities ...string) Rule {
 	return Rule{User: numeral(os.Geteuid()), Identities: identities}
+}
+
+// rulesOf returns rules that are set.
+func rulesOf(t testing.TB, rules ...Rule) *Rules {
+	t.Helper()
+	r := new(Rules)
+	must(t, r.Set(rules))
+	return r
 }
 
 // publicDir makes a directory that all users can enter and none can change, whatever the umask is.
@@ -143,13 +152,14 @@ func (w *world) prepare(name string) *served {
 
 func (w *world) serve(rules ...Rule) {
 	w.t.Helper()
+	must(w.t, w.rules.Set(rules))
 	ln, err := Listen(w.t.Context(), Socket{Path: w.path})
 	must(w.t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Serve(ctx, counting{ln, &w.accepted}, Config{
-			Identities: &w.ids, Rules: rules, Observer: w.observe,
+			Identities: &w.ids, Rules: &w.rules, Observer: w.observe,
 			Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 	}()
