@@ -121,7 +121,7 @@ func (s *server) FetchX509SVID(_ *pb.X509SVIDRequest, stream grpc.ServerStreamin
 	var last []named
 	return s.follow(stream.Context(), func(now []named) error {
 		sent := make([]named, 0, len(now))
-		msg := &pb.X509SVIDResponse{}
+		msg := &pb.X509SVIDResponse{Crl: lists(now)}
 		for _, n := range now {
 			sent = append(sent, n)
 			msg.Svids = append(msg.Svids, n.svid.message(n.name))
@@ -134,16 +134,12 @@ func (s *server) FetchX509SVID(_ *pb.X509SVIDRequest, stream grpc.ServerStreamin
 	})
 }
 
-// FetchX509Bundles sends the bundles of the trust domains of the caller's identities, now and
-// when one of them changes.
+// FetchX509Bundles sends the bundles and revocation lists of the trust domains of the caller's
+// identities, now and when one of them changes.
 func (s *server) FetchX509Bundles(_ *pb.X509BundlesRequest, stream grpc.ServerStreamingServer[pb.X509BundlesResponse]) error {
 	var last *pb.X509BundlesResponse
 	return s.follow(stream.Context(), func(now []named) error {
-		svids := make([]*svid, 0, len(now))
-		for _, n := range now {
-			svids = append(svids, n.svid)
-		}
-		msg := &pb.X509BundlesResponse{Bundles: bundles(svids)}
+		msg := &pb.X509BundlesResponse{Bundles: bundles(now), Crl: lists(now)}
 		if last != nil && proto.Equal(msg, last) {
 			return nil
 		}

@@ -21,6 +21,8 @@
 //     (TestAnotherUserGetsNothing, TestExecutable).
 //   - New rules take effect for open streams too, and no stream ends but that of a caller that
 //     gets nothing any more (TestRulesChange, TestRulesRace).
+//   - A message has the newest revocation list of each issuer, or none of them if they are too long
+//     (TestRevocationLists).
 //   - A stream has the newest generation after each change, without a new connection
 //     (TestRotations). A reader that is slow skips generations: what waits for it is bounded, and
 //     ends with the newest one (TestSlowReader).
@@ -41,5 +43,6 @@
 //
 // The key of an identity leaves this process, so a key in hardware cannot be served. Each
 // identity has one trust bundle, and it is sent as the bundle of the trust domain of the own
-// SPIFFE ID; package spiffe says what follows from that. Revocation lists are not sent.
+// SPIFFE ID; package spiffe says what follows from that. The lists of [Identities.SetRevoked] are
+// verified by who sets them.
 package workload

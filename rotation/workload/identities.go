@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	pb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/spiffe"
 )
@@ -30,19 +32,21 @@ type entry struct {
 	id   *rotation.Identity
 	stop func() // ends the subscription
 
-	mu   sync.Mutex // guards last: many streams ask at the same time, and one of them converts
-	last *svid
+	mu      sync.Mutex // guards the fields below: many streams ask at the same time, and one of them converts
+	last    *svid
+	revoked []*x509.RevocationList
 }
 
 // svid is a generation in the types of the protocol, or why it cannot be that. It is immutable.
 type svid struct {
-	gen   *rotation.Generation
-	id    spiffeid.ID
-	chain []byte // DER, leaf first
-	key   []byte // PKCS #8
-	roots []*x509.Certificate
-	trust []byte // roots in DER
-	err   error
+	gen     *rotation.Generation
+	id      spiffeid.ID
+	chain   []byte // DER, leaf first
+	key     []byte // PKCS #8
+	roots   []*x509.Certificate
+	trust   []byte // roots in DER
+	revoked []*x509.RevocationList
+	err     error
 }
 
 // IdentityStatus is what an operator wants to know of one identity.
@@ -51,14 +55,38 @@ type IdentityStatus struct {
 	SPIFFEID string    // "" if Err is set, unless the certificate has expired
 	NotAfter time.Time // of the certificate in effect
 	Err      error     // why the identity is not served, or nil
+	ListsErr error     // why its revocation lists are not sent, or nil
 }
 
-// Put adds an identity, or replaces the one with this name. The caller closes id, not
-// before it was removed or the server has ended.
+// Put adds an identity, or replaces the one with this name. The caller closes id. One that is
+// closed goes on to be served with its last generation, until that expires.
 func (s *Identities) Put(name string, id *rotation.Identity) {
 	e := &entry{id: id}
 	e.stop = id.Subscribe(func(rotation.Change) { s.changed() })
 	s.replace(name, e)
+}
+
+// SetRevoked sets the revocation lists that are sent with an identity, which a [rotation.Source]
+// gives as Material.Revoked. The caller has verified them, and does not change them any more.
+// Without an identity of this name it does nothing.
+func (s *Identities) SetRevoked(name string, lists []*x509.RevocationList) {
+	s.mu.Lock()
+	e := s.entries[name]
+	s.mu.Unlock()
+	if e != nil && e.setRevoked(lists) {
+		s.changed()
+	}
+}
+
+// setRevoked reports whether the lists are others than before.
+func (e *entry) setRevoked(lists []*x509.RevocationList) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if slices.EqualFunc(e.revoked, lists, func(a, b *x509.RevocationList) bool { return bytes.Equal(a.Raw, b.Raw) }) {
+		return false
+	}
+	e.revoked, e.last = slices.Clone(lists), nil
+	return true
 }
 
 // Remove takes an identity out. Streams that had it get a message without it; a stream
@@ -94,7 +122,8 @@ func (s *Identities) Status() []IdentityStatus {
 	var all []IdentityStatus
 	for _, name := range names {
 		if v, err := s.current(name); v != nil {
-			all = append(all, IdentityStatus{name, idText(v.id), v.gen.Leaf().NotAfter, err})
+			_, tooLong := newest([]named{{name, v}})
+			all = append(all, IdentityStatus{name, idText(v.id), v.gen.Leaf().NotAfter, err, tooLong})
 		}
 	}
 	return all
@@ -156,6 +185,7 @@ func (e *entry) current() *svid {
 	defer e.mu.Unlock()
 	if g := e.id.Current(); e.last == nil || e.last.gen != g {
 		e.last = convert(g)
+		e.last.revoked = e.revoked
 	}
 	return e.last
 }
@@ -182,11 +212,11 @@ func (v *svid) message(hint string) *pb.X509SVID {
 
 // bundles returns the roots by the ID of the trust domain. Identities of one trust domain
 // usually trust the same roots; if not, their roots are joined.
-func bundles(all []*svid) map[string][]byte {
+func bundles(all []named) map[string][]byte {
 	roots := map[string][]*x509.Certificate{}
-	for _, v := range all {
-		td := v.id.TrustDomain().IDString()
-		roots[td] = append(roots[td], v.roots...)
+	for _, n := range all {
+		td := n.svid.id.TrustDomain().IDString()
+		roots[td] = append(roots[td], n.svid.roots...)
 	}
 	out := make(map[string][]byte, len(roots))
 	for td, certs := range roots {
@@ -194,6 +224,45 @@ func bundles(all []*svid) map[string][]byte {
 		out[td] = joinRaw(slices.CompactFunc(certs, (*x509.Certificate).Equal))
 	}
 	return out
+}
+
+// maxLists bounds the revocation lists of one message, in bytes. Each stream of a slow reader holds
+// one, and clients of gRPC refuse messages that are longer than 4 MiB.
+const maxLists = 256 << 10
+
+// lists returns the revocation lists of a message in DER; none if they are too long.
+func lists(all []named) (out [][]byte) {
+	found, _ := newest(all)
+	for _, l := range found {
+		out = append(out, l.Raw)
+	}
+	return out
+}
+
+// newest returns the newest list of each issuer, because identities of one trust domain need not have
+// fetched a list at the same moment. An issuer is known by name and key, as in RFC 5280 §6.3.3.
+func newest(all []named) (out []*x509.RevocationList, tooLong error) {
+	for _, n := range all {
+		for _, l := range n.svid.revoked {
+			i := slices.IndexFunc(out, func(o *x509.RevocationList) bool {
+				return bytes.Equal(o.RawIssuer, l.RawIssuer) && bytes.Equal(o.AuthorityKeyId, l.AuthorityKeyId)
+			})
+			switch {
+			case i < 0:
+				out = append(out, l)
+			case revocation.EditionOf(l).Supersedes(revocation.EditionOf(out[i])):
+				out[i] = l
+			}
+		}
+	}
+	size := 0
+	for _, l := range out {
+		size += len(l.Raw)
+	}
+	if size > maxLists {
+		return nil, fmt.Errorf("its revocation lists have %d bytes, more than the %d that are sent", size, maxLists)
+	}
+	return out, nil
 }
 
 func joinRaw(certs []*x509.Certificate) (der []byte) {

@@ -195,11 +195,13 @@ func (s *server) tellStates(ctx context.Context) {
 	for {
 		changed := s.ids.next()
 		for _, st := range s.ids.Status() {
-			text := st.SPIFFEID + errtext.Of(st.Err)
+			text := st.SPIFFEID + errtext.Of(st.Err) + errtext.Of(st.ListsErr)
 			switch before, known := told[st.Name]; {
 			case known && before == text:
 			case st.Err != nil:
 				s.log.Warn("identity not served", "identity", st.Name, "err", st.Err)
+			case st.ListsErr != nil:
+				s.log.Warn("identity served without its revocation lists", "identity", st.Name, "spiffe_id", st.SPIFFEID, "err", st.ListsErr)
 			default:
 				s.log.Info("identity served", "identity", st.Name, "spiffe_id", st.SPIFFEID)
 			}
