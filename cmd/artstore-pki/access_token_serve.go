@@ -16,7 +16,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient"
-	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 	"github.com/artstore/artstore-pki/internal/unixsocket"
 	"github.com/artstore/artstore-pki/rotation"
@@ -73,10 +72,9 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, d.Close(c.Context)) }()
 	metrics := newTokenMetrics(d.Served.Registry)
 	d.Served.Ready = tokenReady(d.Client, d.Identity)
-	u.WarnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
-	ln, err := unixsocket.Listen(c.Context, socket)
+	ln, err := serving.Socket(u, c, flagSocket, socket)
 	if err != nil {
-		return tokenSocketHint(err)
+		return err
 	}
 	group, ctx, stop := serving.NewGroup(c.Context)
 	defer stop()
@@ -95,14 +93,6 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	}
 	u.Infof("access-token: stopped")
 	return nil
-}
-
-// tokenSocketHint returns err with advice if another process serves the socket.
-func tokenSocketHint(err error) error {
-	if errors.Is(err, unixsocket.ErrBusy) {
-		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
-	}
-	return err
 }
 
 // tokenReady returns a function that reports why no token could be handed out now, or nil. It

@@ -1,7 +1,6 @@
 package proxycmd
 
 import (
-	"errors"
 	"log/slog"
 	"net"
 	"os/user"
@@ -15,7 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
-	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/unixsocket"
 	"github.com/artstore/artstore-pki/rotation/proxy"
@@ -137,11 +135,7 @@ func (f front) open(u *ui.UI, c *cli.Context) (net.Listener, string, error) {
 		}
 		return ln, ln.Addr().String(), nil
 	}
-	u.WarnOnce(fileperm.Parents(path), "others can put a socket of their own in place of "+path)
-	ln, err := unixsocket.Listen(c.Context, unixsocket.Socket{Path: path, Group: f.group})
-	if errors.Is(err, unixsocket.ErrBusy) {
-		err = ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --listen")
-	}
+	ln, err := serving.Socket(u, c, flags.Listen, unixsocket.Socket{Path: path, Group: f.group})
 	return ln, path, err
 }
 

@@ -14,6 +14,7 @@
 package serving
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
@@ -22,6 +23,8 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/internal/unixsocket"
 )
 
 // Loopback is the address of a listener that only this machine reaches, at a free port.
@@ -36,6 +39,18 @@ func Listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 		return nil, ui.WithHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flag)
 	}
 	return ln, nil
+}
+
+// Socket opens a Unix socket whose path a flag gave. It warns if others could put a socket of
+// their own in its place. A socket that another process serves is an error with the advice to
+// choose another path with that flag.
+func Socket(u *ui.UI, c *cli.Context, flag string, s unixsocket.Socket) (net.Listener, error) {
+	u.WarnOnce(fileperm.Parents(s.Path), "others can put a socket of their own in place of "+s.Path)
+	ln, err := unixsocket.Listen(c.Context, s)
+	if errors.Is(err, unixsocket.ErrBusy) {
+		err = ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --%s", flag)
+	}
+	return ln, err
 }
 
 // Announce says on stderr and in the ready file that a service answers at an address, which is a
