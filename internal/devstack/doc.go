@@ -33,6 +33,7 @@
 // # Rules
 //
 // Handlers do no TLS themselves: serve them with a rotation.Server, which requires
-// client certificates and is told who may connect. One directory belongs to one
+// client certificates and is told who may connect, or with [BehindProxy] behind a
+// proxy that does both. One directory belongs to one
 // service of one process. Constructors start no goroutines; Run blocks.
 package devstack

@@ -137,3 +137,5 @@ func (g Guesses) Try(ctx context.Context, peer, id string, compare func() bool) 
 }
 
 const AccountGuesses, PeerGuesses, AccountRefill = accountGuesses, peerGuesses, accountRefill
+
+func HeaderThumbprint(value string) (string, error) { return headerThumbprint(value) }

@@ -3,7 +3,6 @@ package devstack
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -45,13 +44,16 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
 }
 
-// peerThumbprint returns the x5t#S256 (RFC 8705 §3.1) of the peer's certificate, and whether
-// there is one that was verified.
-func peerThumbprint(state *tls.ConnectionState) (string, bool) {
-	if state == nil || len(state.VerifiedChains) == 0 {
+// peerThumbprint returns the x5t#S256 (RFC 8705 §3.1) of the caller's certificate, and whether
+// there is one that was verified: in this connection, or by the proxy of [BehindProxy].
+func peerThumbprint(r *http.Request) (string, bool) {
+	if behind, ok := r.Context().Value(thumbprintKey{}).(string); ok {
+		return behind, true
+	}
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return "", false
 	}
-	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
+	sum := sha256.Sum256(r.TLS.PeerCertificates[0].Raw)
 	return base64URL(sum[:]), true
 }
 

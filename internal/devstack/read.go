@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -148,13 +149,21 @@ func (s *Storage) serveLive(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// serveReady is 503 while tokens cannot be checked: an upload would be refused. Asked
-// before the first fetch of the key set is over, it waits for that.
-func (s *Storage) serveReady(w http.ResponseWriter, r *http.Request) {
+// Ready returns nil once tokens can be checked. Asked before the first fetch of the key set is
+// over, it waits for that.
+func (s *Storage) Ready(ctx context.Context) error {
 	if s.tokens.keys.Load() == nil {
-		_ = s.tokens.refresh(r.Context(), minJWKSInterval) // its failure shows below
+		_ = s.tokens.refresh(ctx, minJWKSInterval) // its failure shows below
 	}
 	if s.tokens.keys.Load() == nil {
+		return errNoKeys
+	}
+	return nil
+}
+
+// serveReady is 503 while tokens cannot be checked: an upload would be refused.
+func (s *Storage) serveReady(w http.ResponseWriter, r *http.Request) {
+	if s.Ready(r.Context()) != nil {
 		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not_ready"})
 		return
 	}

@@ -131,7 +131,7 @@ func (a *Admin) bearer(w http.ResponseWriter, r *http.Request) bool {
 		if keys, err = parseKeySet(a.keys.ring.Load().jwks); err == nil {
 			var v *tokenInfo
 			if v, err = keys.verify(raw, time.Now()); err == nil {
-				err = v.bound(r.TLS, a.cfg.BoundTokens)
+				err = v.bound(r, a.cfg.BoundTokens)
 			}
 		}
 	}

@@ -273,7 +273,7 @@ func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 		Scope: strings.Join(req.scopes, " "), Scopes: req.scopes,
 	}
 	if a.cfg.BoundTokens {
-		thumb, ok := peerThumbprint(r.TLS)
+		thumb, ok := peerThumbprint(r)
 		if !ok {
 			return "", errNoPeer
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,15 +92,15 @@ type tokenInfo struct {
 }
 
 // bound compares the thumbprint in the token with that of the peer's certificate, in constant
-// time (RFC 8705 §3). Without TLS a bound token is refused.
-func (v *tokenInfo) bound(state *tls.ConnectionState, required bool) error {
+// time (RFC 8705 §3). Where no certificate was verified, a bound token is refused.
+func (v *tokenInfo) bound(r *http.Request, required bool) error {
 	if v.thumbprint == "" {
 		if required {
 			return errNotBound
 		}
 		return nil
 	}
-	peer, ok := peerThumbprint(state)
+	peer, ok := peerThumbprint(r)
 	if !ok || subtle.ConstantTimeCompare([]byte(peer), []byte(v.thumbprint)) != 1 {
 		return errOtherBinder
 	}
@@ -208,7 +207,7 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*tokenInfo, error
 		v.hits.Add(1)
 	}
 	if err == nil {
-		err = found.bound(r.TLS, requireBound)
+		err = found.bound(r, requireBound)
 	}
 	if err != nil {
 		v.metrics.validated(cache, "refused", start)
