@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -63,18 +64,26 @@ dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid
 // two Storage Elements, which differ in ids and errors.
 func devStorageCommand(u *ui.UI) *cli.Command {
 	flags := append(devFlags(u, "127.0.0.1:8010"),
-		&cli.StringFlag{Name: "jwks-url", Required: true, Usage: "`URL` of the Admin Module's key set"},
+		&cli.StringFlag{Name: flagKeySet, Required: true, Usage: "`URL` of the Admin Module's key set"},
 		&cli.StringFlag{Name: "mode", Value: "rw", Usage: "edit, rw, ro or ar"},
 		&cli.StringFlag{Name: "dialect", Value: "python", Usage: "answers as ArtStore's storage element in python or in go"},
 		&cli.Int64Flag{Name: "max-file-size", Value: 1 << 30, Usage: "largest file in `BYTES`; above it: 413"},
 		&cli.Int64Flag{Name: "capacity", Value: 16 << 30, Usage: "room for files in `BYTES`; above it: 507"},
 		&cli.BoolFlag{Name: "require-bound", Usage: "refuse tokens that are not bound to the client certificate (RFC 8705)"},
+		&cli.BoolFlag{Name: flagPlain, Usage: "serve without TLS, behind a proxy that names the caller"},
+		&cli.StringFlag{Name: flagKeySocket, Usage: "with --plain-http, Unix socket `FILE` of a proxy client whose server is the Admin Module"},
 	)
 	return &cli.Command{
 		Name:  "storage",
 		Usage: "run a reference Storage Element",
 		Description: `Takes files over mutual TLS from the peers named by --allow that bring a valid access token,
-keeps them on disk with their SHA-256, and gives them back.`,
+keeps them on disk with their SHA-256, and gives them back.
+
+With --plain-http it stands for a service that knows no TLS. --listen is then unix:PATH or an
+address of loopback, behind "proxy server --protocol http"; --allow is compared with the name that
+the proxy gives, and bound tokens with the certificate that it shows. The key set comes
+over --jwks-socket, from an http:// URL. On loopback each user of this machine can say such
+things, so a Unix socket is better. It takes no certificate.`,
 		Flags:  append(flags, identity.Flags()...),
 		Action: u.Action(runDevStorage),
 	}
@@ -103,10 +112,9 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if (c.String("account") == "") != (c.String("account-secret-file") == "") {
 		return ui.UsageErrorf("--account and --account-secret-file go together")
 	}
-	logger := u.Logger(slog.LevelInfo)
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{
 		Dir: c.String(flags.Dir), TokenLifetime: values.DurationOf(c, "token-lifetime"),
-		SigningKeyRotation: values.DurationOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
+		SigningKeyRotation: values.DurationOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: u.Logger(slog.LevelInfo),
 	})
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)
@@ -114,7 +122,7 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if err := ensureAccount(u, c, admin); err != nil {
 		return err
 	}
-	return devServer{"Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil }}.serve(u, c)
+	return overTLS(u, c, "Admin Module", func(*rotation.Identity) (devService, error) { return admin, nil })
 }
 
 // runDevStorage serves the reference Storage Element until its context ends. It gets the keys
@@ -124,26 +132,36 @@ func runDevStorage(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	if err := flags.HTTPSURL("jwks-url", c.String("jwks-url")); err != nil {
+	if c.Bool(flagPlain) {
+		return runPlainStorage(u, c)
+	}
+	if c.String(flagKeySocket) != "" {
+		return ui.UsageErrorf("--%s goes with --%s", flagKeySocket, flagPlain)
+	}
+	if err := flags.HTTPSURL(flagKeySet, c.String(flagKeySet)); err != nil {
 		return err
 	}
-	logger := u.Logger(slog.LevelInfo)
-	return devServer{"Storage Element", logger, func(id *rotation.Identity) (devService, error) {
+	return overTLS(u, c, "Storage Element", func(id *rotation.Identity) (devService, error) {
 		jwks, err := id.Transport(rotation.TransportOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)
 		}
-		storage, err := devstack.NewStorage(devstack.StorageConfig{
-			Dir: c.String(flags.Dir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
-			MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
-			JWKSURL: c.String("jwks-url"), JWKSTransport: jwks,
-			RequireBound: c.Bool("require-bound"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("starting the Storage Element: %w", err)
-		}
-		return storage, nil
-	}}.serve(u, c)
+		return newStorage(u, c, jwks)
+	})
+}
+
+// newStorage makes the Storage Element of the flags. It gets the key set over jwks.
+func newStorage(u *ui.UI, c *cli.Context, jwks http.RoundTripper) (*devstack.Storage, error) {
+	storage, err := devstack.NewStorage(devstack.StorageConfig{
+		Dir: c.String(flags.Dir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
+		MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
+		JWKSURL: c.String(flagKeySet), JWKSTransport: jwks,
+		RequireBound: c.Bool("require-bound"), ClockOffset: c.Duration("clock-offset"), Logger: u.Logger(slog.LevelInfo),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the Storage Element: %w", err)
+	}
+	return storage, nil
 }
 
 // devService is a reference service. Run does its work in the background, such as replacing
@@ -153,25 +171,17 @@ type devService interface {
 	Run(ctx context.Context) error
 }
 
-// devServer says how to serve one of them.
-type devServer struct {
-	// what is the name of the service in the lines for people.
-	what   string
-	logger *slog.Logger
-	// open makes the service. It gets the identity, which is open by then.
-	open func(*rotation.Identity) (devService, error)
-}
-
-// serve opens the rotating identity of the flags and serves over it until the context of c
-// ends. Only peers whose certificate has a name of --allow are let in. It announces itself
-// when both listeners are open. The first part that fails ends the others.
-func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
-	id, err := identity.OfFlags(u, c, d.logger)
+// overTLS opens the rotating identity of the flags and serves over it until the context of c
+// ends. what is the name of the service in the lines for people; open makes it, and gets the
+// identity. Only peers whose certificate has a name of --allow are let in.
+func overTLS(u *ui.UI, c *cli.Context, what string, open func(*rotation.Identity) (devService, error)) (err error) {
+	logger := u.Logger(slog.LevelInfo)
+	id, err := identity.OfFlags(u, c, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, id.Close()) }()
-	service, err := d.open(id)
+	service, err := open(id)
 	if err != nil {
 		return err
 	}
@@ -183,17 +193,34 @@ func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	return devServer{
+		what: what, address: serving.URL(ln), listener: ln, service: service,
+		http:    httpserver.Config{Handler: service.Handler(), Server: server, Logger: logger},
+		metrics: serving.IdentityMetrics(c, id, func(context.Context) error { return id.Check() }),
+	}.serve(u, c)
+}
+
+// devServer says how to serve a reference service. address is where, for people and for the
+// ready file.
+type devServer struct {
+	what, address string
+	listener      net.Listener
+	service       devService
+	http          httpserver.Config
+	metrics       serving.Metrics
+}
+
+// serve serves until the context of c ends, and closes the listener. It announces the service
+// when both listeners are open. The first part that fails ends the others.
+func (d devServer) serve(u *ui.UI, c *cli.Context) error {
 	group, ctx, stop := serving.NewGroup(c.Context)
 	defer stop()
-	metrics := serving.IdentityMetrics(c, id, func(context.Context) error { return id.Check() })
-	if err := metrics.Start(ctx, c, group); err != nil {
-		return errors.Join(err, ln.Close())
+	if err := d.metrics.Start(ctx, c, group); err != nil {
+		return errors.Join(err, d.listener.Close())
 	}
-	group.Go(func() error { return service.Run(ctx) })
-	group.Go(func() error {
-		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: d.logger})
-	})
-	if err := serving.Announce(u, c, d.what, serving.URL(ln)); err != nil {
+	group.Go(func() error { return d.service.Run(ctx) })
+	group.Go(func() error { return httpserver.Serve(ctx, d.listener, d.http) })
+	if err := serving.Announce(u, c, d.what, d.address); err != nil {
 		return err
 	}
 	return group.Wait()
