@@ -26,6 +26,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/livelimit"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/tally"
 	"github.com/artstore/artstore-pki/ca/internal/throttle"
 	"github.com/artstore/artstore-pki/ca/internal/trust"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
@@ -75,6 +76,7 @@ type Authority struct {
 	record      *store.Store
 	acmeRecord  *acmestore.Store  // the part of the record that ACME works on
 	trustRecord *truststore.Store // the part of it that is about trust
+	tallies     *tally.Tally      // the part of it that is counted for the dashboard
 	logger      *slog.Logger
 	metrics     *metrics
 	auditMu     sync.RWMutex // guards audit; a writer holds it for reading, so that a reload closes no log in use
@@ -101,6 +103,7 @@ type Authority struct {
 	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry
 	marker           marker
 	sequencingFailed atomic.Bool // the log could not be extended the last time
+	foldingFailed    atomic.Bool // events could not be counted for the dashboard the last time
 	uncopied         atomic.Bool // current.json lags behind the trust of the record
 }
 

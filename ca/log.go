@@ -10,6 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/tally"
 	"github.com/artstore/artstore-pki/ca/internal/truststore"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -72,7 +73,11 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 		if err == nil {
 			a.mark(ctx, false)
 		}
-		timer := time.NewTimer(sequenceEvery)
+		wait := sequenceEvery
+		if a.foldTallies(ctx) {
+			wait = foldPause
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -80,6 +85,20 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// foldPause is the time between two steps in which many entries of the log are counted in, as after
+// the update of a program from before they were. Other writers come in between.
+const foldPause = 10 * time.Millisecond
+
+// foldTallies counts the newest entries of the log in for the dashboard, and reports whether some
+// are left. A failure is logged once: neither issuing nor the log depends on the counts.
+func (a *Authority) foldTallies(ctx context.Context) (more bool) {
+	more, err := a.tallies.Fold(ctx, time.Now())
+	if failed := err != nil && ctx.Err() == nil; failed != a.foldingFailed.Swap(failed) && failed {
+		a.logger.WarnContext(ctx, "events not counted for the dashboard, will retry", "err", err)
+	}
+	return more
 }
 
 // logSize returns how many entries the newest signed head covers.
@@ -235,7 +254,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err erro
 	if err != nil {
 		return err
 	}
-	a.record, a.acmeRecord, a.trustRecord = in.Store, acmestore.New(in.DB), truststore.New(in.DB)
+	a.record, a.acmeRecord, a.trustRecord, a.tallies = in.Store, acmestore.New(in.DB), truststore.New(in.DB), tally.New(in.DB)
 	if err := a.setHead(in.Text); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ var tables = []string{
 	"trust_versions", "authorities", "issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "trust_reports", "deliveries",
 	"events", "log_pending", "log_entries", "log_nodes", "log_state",
 	seeded, "secrets", "acme_nonces", "acme_eab_keys", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
-	"renewal_orders",
+	"renewal_orders", "tally_state", "tallies", "holders", "fingerprints",
 }
 
 // seeded is the table to which a migration adds a row. A copy replaces this row.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/tally"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -88,6 +89,9 @@ func (d pruneSet) prune(ctx context.Context, tx *sqldb.Txn, e record.Event) erro
 	indexes := []any{id}
 	for _, l := range leaves {
 		indexes = append(indexes, l.index)
+	}
+	if err := tally.Forget(ctx, tx, d.ids, d.serials); err != nil {
+		return err
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE log_entries SET pruned = ? WHERE idx IN (`+placeholders(len(leaves))+`)`, indexes...)
 	for _, step := range []struct {

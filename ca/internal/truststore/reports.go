@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/tally"
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
@@ -46,6 +47,9 @@ func insertReport(ctx context.Context, tx *sqldb.Txn, r record.TrustReport) erro
 	key := reporterOf(r)
 	if n >= MaxReports {
 		key, r.Digest = "", ""
+	}
+	if err := tally.Reported(ctx, tx, r.Lineage); err != nil {
+		return err
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO trust_reports (lineage, reporter, serial, successor, trust_digest, reported_at, due) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (lineage, reporter) DO UPDATE SET serial = excluded.serial, successor = excluded.successor, trust_digest = excluded.trust_digest,
