@@ -23,6 +23,7 @@ import (
 // Each kind of challenge leads to a certificate of the profile. It is in the record
 // like the others, renews like them, and ends when it is revoked.
 func TestACME(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	cl := w.Account(t)
 	for _, kind := range []string{"http-01", "dns-01", "tls-alpn-01"} {
@@ -53,6 +54,7 @@ func TestACME(t *testing.T) {
 // The account that has ordered a certificate may revoke it, and so may the holder of
 // its key. Everybody else is refused.
 func TestACMERevoke(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	cl, stranger := w.Account(t), w.Account(t)
 	one := w.Obtain(t, cl, "http-01", "web.example")
@@ -81,6 +83,7 @@ func TestACMERevoke(t *testing.T) {
 
 // Without the provisioner there is no route of ACME.
 func TestNoACME(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for _, path := range []string{"/acme/acme/directory", "/acme/acme/new-nonce"} {
 		if status, body := newClient(t, c, nil).do("GET", path, nil); status != http.StatusNotFound {
@@ -95,6 +98,7 @@ func TestNoACME(t *testing.T) {
 // A client that asks too often gets a problem document of ACME (RFC 8555 §6.6), and a
 // bad signature counts as many requests.
 func TestACMERateLimit(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
 	}})
@@ -116,6 +120,7 @@ func TestACMERateLimit(t *testing.T) {
 
 // Without its record the authority answers errors and no certificate.
 func TestACMEWithoutRecord(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	r := acmetest.NewRaw(t, w.CA)
 	r.Register()
@@ -136,6 +141,7 @@ func TestACMEWithoutRecord(t *testing.T) {
 // Names that ACME cannot prove are logged when pki.yaml is read, and doctor warns of
 // them.
 func TestACMEUnprovableNames(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	c := catest.Start(t, catest.Options{
 		Profiles: map[string]policy.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
@@ -162,6 +168,7 @@ func TestACMEUnprovableNames(t *testing.T) {
 
 // External account keys are for profiles that exist, and for a bounded time.
 func TestACMENewEABKey(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	r := openRecord(t, w.CA)
 	for text, opt := range map[string]ca.EABOptions{

@@ -44,6 +44,7 @@ func told(t testing.TB, path string) (lines []map[string]any) {
 // refused, with caller and address. It has none for requests that are not
 // authenticated, and no token.
 func TestAuditLog(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte { return append(b, "audit_log: audit.jsonl\n"...) }})
 	path := filepath.Join(c.Dir, "audit.jsonl")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -114,6 +115,7 @@ func mustDo(t testing.TB, cl *client, path string, body any, want int) []byte {
 // be opened, the old one stays in use. A line that cannot be written is counted and
 // stops no certificate, but it stops a command.
 func TestAuditLogRotates(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
 		t.Fatal(err)
@@ -185,6 +187,7 @@ func TestAuditLogRotates(t *testing.T) {
 // A line that is written while a reload replaces the file is in the old file or in the
 // new one.
 func TestReloadLosesNoLine(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
@@ -226,6 +229,7 @@ func TestReloadLosesNoLine(t *testing.T) {
 
 // A reload reads the password file again. With a wrong password nothing changes.
 func TestReloadReadsThePassword(t *testing.T) {
+	t.Parallel()
 	dir, password := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "password")
 	damage.File(t, password, []byte("one password\n"))
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, Password: secret.New("one password")}); err != nil {

@@ -36,6 +36,7 @@ func wantAway(t *testing.T, c *catest.CA, method, path string, body any) {
 }
 
 func TestDatabaseStopped(t *testing.T) {
+	t.Parallel()
 	var server pgtest.Server // one of its own, because it is stopped
 	t.Cleanup(server.Stop)
 	w := acmetest.Start(t, catest.Options{Database: server.Database(t)})
@@ -81,6 +82,7 @@ func TestDatabaseLocked(t *testing.T) {
 // HEAD is answered on each route that has GET (RFC 9110 §9.1), with the same header
 // and no body.
 func TestHead(t *testing.T) {
+	t.Parallel()
 	c := acmetest.Start(t, catest.Options{}).CA
 	headOf(t, c, 1) // so that no head is signed between the two requests
 	cl := newClient(t, c, nil)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestDeviations(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "ingester", "ingester", "artstore_ingester", "127.0.0.1", "::1", spiffe)
 	issued := chainOf(t, cert.Certificate)

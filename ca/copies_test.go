@@ -24,6 +24,7 @@ import (
 // TestCopiesLag runs two clients on copies of one directory. One of them cannot take the new
 // bundle: the status names the service, and the root is not activated until both have it.
 func TestCopiesLag(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	dirs := []string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")}
 	cfg := enroll.Config{
@@ -64,6 +65,7 @@ func TestCopiesLag(t *testing.T) {
 // TestRestartIsNoCopy: a service that ends while a root is added, and starts again on the same
 // directory, has adopted the root when it says so: what it reported before counts no more.
 func TestRestartIsNoCopy(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux numbers its boots: elsewhere a process that has ended counts until its next report is overdue")
 	}

@@ -60,6 +60,7 @@ func TestServeForCrash(t *testing.T) {
 // record, the log must verify, no token may be good for a second key, and the marker
 // must name a head that the record has.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}

@@ -32,6 +32,7 @@ func issuingCertificate(t testing.TB, c *catest.CA) *x509.Certificate {
 // A list that has not changed is not sent again, and openssl reads the list that is
 // sent.
 func TestCRLForOthers(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(b, "crl_url: http://pki.example/crl\n"...)
 	}})
@@ -89,6 +90,7 @@ func TestCRLForOthers(t *testing.T) {
 // With the file of all lists OpenSSL checks the whole chain, as nginx and PostgreSQL
 // do, also after a rotation and with a new root. A damaged list of a root is an error.
 func TestListsOfAll(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := enrol(t, c, "storage", "storage")
 	c.RotateIntermediate(t)

@@ -19,6 +19,7 @@ import (
 // compact form. Both are read, doctor sees that both are encrypted, and clients get
 // the compact form of either.
 func TestEnrolmentKeyForms(t *testing.T) {
+	t.Parallel()
 	const password = "correct-horse-battery"
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, Password: secret.New(password)}); err != nil {
@@ -65,6 +66,7 @@ func TestEnrolmentKeyForms(t *testing.T) {
 // publish_encrypted_key refuses a key that is not encrypted: the authority would give
 // its enrolment key to everybody.
 func TestPlainKeyIsNotPublished(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)

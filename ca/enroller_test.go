@@ -71,6 +71,7 @@ func claimsOf(t *testing.T, token secret.String) (c struct {
 // and the certificate, with the certificate of the enroller. A renewal of the enroller
 // changes nothing.
 func TestEnroller(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "")
 	first := enrol(t, c, "deployer", "deployer")
 	cl := newClient(t, c, first)
@@ -112,6 +113,7 @@ func TestEnroller(t *testing.T) {
 // A client that may not have a token gets the rule as its answer, and if it is
 // authenticated the refusal is recorded.
 func TestEnrollerRefusals(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "")
 	deployer, storage := enrol(t, c, "deployer", "deployer"), enrol(t, c, "storage", "storage")
 	revoked := enrol(t, c, "deployer", "deployer")
@@ -167,6 +169,7 @@ func refusals(t *testing.T, c *catest.CA) (rules []string) {
 // A connection can outlive the certificate that it was made with. No token is made
 // over it then, and no token outlives the certificate.
 func TestEnrollerExpires(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "")
 	ask := func(cert *x509.Certificate) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/1.0/token", strings.NewReader(`{"service":"storage","lifetime":"1h"}`))
@@ -198,6 +201,7 @@ func TestEnrollerExpires(t *testing.T) {
 // A token is refused if its enroller was revoked, or is no enroller any more, before
 // the token is used.
 func TestTokenOfFormerEnroller(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		end    func(*catest.CA, *tls.Certificate)
 		status int
@@ -228,6 +232,7 @@ func TestTokenOfFormerEnroller(t *testing.T) {
 // Tokens have a limit of their own, because each is an event of the record. Other
 // requests of the service are not limited by it.
 func TestEnrollerLimit(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "limits: {per_enroller: {per_second: 0.01, burst: 2}}\n")
 	cl := newClient(t, c, enrol(t, c, "deployer", "deployer"))
 	for range 2 {
@@ -243,6 +248,7 @@ func TestEnrollerLimit(t *testing.T) {
 
 // A token that cannot be recorded is not sent.
 func TestTokenCommitFailure(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "")
 	cl := newClient(t, c, enrol(t, c, "deployer", "deployer"))
 	askToken(t, cl, stepapi.TokenRequest{Service: "storage"})
@@ -255,6 +261,7 @@ func TestTokenCommitFailure(t *testing.T) {
 }
 
 func TestEnrollersInConfiguration(t *testing.T) {
+	t.Parallel()
 	c := enrolling(t, "")
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))
 	if err != nil {
@@ -299,6 +306,7 @@ func TestEnrollersInConfiguration(t *testing.T) {
 // Replicas have one key and one record: a token of one is accepted by another, and a
 // revocation of the enroller at the third ends it at each of them.
 func TestEnrollerAtReplicas(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{Edit: func(text []byte) []byte { return append(text, "enrollers: {ingester: [storage]}\n"...) }})
 	cert := enrol(t, three[0], "ingester", "ingester")
 	sign := func(i int, token secret.String) (int, []byte) {

@@ -17,6 +17,7 @@ import (
 // The list of a retired issuer needs its key. Without the key the authority is not
 // ready and says why, and goes on issuing.
 func TestRetiredKeyIsGone(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	enrol(t, c, "storage", "storage")
 	old := issuingCertificate(t, c)
@@ -38,6 +39,7 @@ func TestRetiredKeyIsGone(t *testing.T) {
 
 // Without a record, lists, counts and readiness are errors.
 func TestOpsWithoutARecord(t *testing.T) {
+	t.Parallel()
 	dir := newAuthority(t, setup.Options{})
 	reg := prometheus.NewRegistry()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg})

@@ -34,6 +34,7 @@ func fixtureRequest(t *testing.T, names ...string) *x509.CertificateRequest {
 }
 
 func TestFixture(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	roots := x509.NewCertPool()
 	for _, r := range c.Roots() {
@@ -86,6 +87,7 @@ func recordHolds(t *testing.T, c *catest.CA, leaf *x509.Certificate) {
 }
 
 func TestFixtureRefused(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	past, future := time.Now().Add(-24*time.Hour-time.Minute), time.Now().Add(365*24*time.Hour)
 	forged := fixtureRequest(t, "ingester")

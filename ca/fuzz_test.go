@@ -84,6 +84,7 @@ func FuzzRenewalToken(f *testing.F) {
 
 // TestCommitFailure: a certificate that cannot be recorded is not sent.
 func TestCommitFailure(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl, key := newClient(t, c, nil), newKey(t)
 	req := signRequest(t, c.Token(t, "storage", "storage"), key, "storage", "storage")

@@ -219,6 +219,7 @@ func resigned(t testing.TB, der, signature []byte) []byte {
 // TestKeyInHeader: the member jwk is found in each spelling, and no other member is
 // taken for it.
 func TestKeyInHeader(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for head, found := range map[string]bool{
 		`{"alg":"RS256","jwk":{}}`:             true,

@@ -23,6 +23,7 @@ import (
 // TestEncrypted runs an authority with a generated password and an offline root
 // through its life. The test kit avoids both, because deriving keys takes seconds.
 func TestEncrypted(t *testing.T) {
+	t.Parallel()
 	dir, offline := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "root.key")
 	res, err := setup.Init(t.Context(), setup.Options{Dir: dir, OfflineRoot: offline})
 	if err != nil {
@@ -65,6 +66,7 @@ func TestEncrypted(t *testing.T) {
 }
 
 func TestKeyTypes(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"Ed25519", "RSA-3072"} {
 		t.Run(kind, func(t *testing.T) {
 			c := catest.Start(t, catest.Options{KeyType: kind, Lifetime: 10 * time.Second})
@@ -78,6 +80,7 @@ func TestKeyTypes(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	made := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: made, PlainKeys: true}); err != nil {
 		t.Fatal(err)
@@ -127,6 +130,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestReloadKeepsTheOldConfiguration(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	c.Rewrite(t, func(b []byte) []byte { return append(b, "surprise: true\n"...) })
 	if err := c.Authority.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), `unknown key "surprise"`) {
@@ -142,6 +146,7 @@ func TestReloadKeepsTheOldConfiguration(t *testing.T) {
 }
 
 func TestNewTokenRefuses(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for name, tc := range map[string]struct {
 		opt  ca.TokenOptions
@@ -163,6 +168,7 @@ func TestNewTokenRefuses(t *testing.T) {
 }
 
 func TestRecord(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	one := enrol(t, c, "ingester", "::1", spiffe).Leaf.SerialNumber
 	enrol(t, c, "storage", "storage")
@@ -219,6 +225,7 @@ func newAuthority(t testing.TB, opt setup.Options) string {
 
 // Prune removes certificates that expired so long ago that nothing can renew them.
 func TestPrune(t *testing.T) {
+	t.Parallel()
 	dir := newAuthority(t, setup.Options{})
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 // The limit on bodies holds for the whole body, also behind the first object in it.
 func TestBodyLimits(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	good, err := json.Marshal(signRequest(t, c.Token(t, "storage"), newKey(t), "storage", "storage", "localhost", "127.0.0.1"))
 	if err != nil {
@@ -43,6 +44,7 @@ func TestBodyLimits(t *testing.T) {
 
 // The text that a refused caller gets into the record is short and valid UTF-8.
 func TestRefusalsAreClipped(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	long := strings.Repeat("ä", 200) + ".example"
 	var names []string
@@ -65,6 +67,7 @@ func TestRefusalsAreClipped(t *testing.T) {
 // The same token and key get the same certificate again until it expires, and then
 // none.
 func TestNoSecondLifeForAToken(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	enrol(t, c, "storage", "storage")
 	entry := listAll(t, c)[0]
@@ -80,6 +83,7 @@ func TestNoSecondLifeForAToken(t *testing.T) {
 // The commit of a trust change is current.json. A failure to write the copies for
 // people does not undo the change, and a start without the copies works.
 func TestTrustChangeSurvivesBlockedCopies(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	path := filepath.Join(c.Dir, "certs", "root_ca.crt")
 	if err := os.Remove(path); err != nil {

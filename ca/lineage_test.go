@@ -33,6 +33,7 @@ import (
 // which is recorded. Other certificates of the service are not affected, and a
 // revocation of the lineage revokes all of it.
 func TestLineageIsBounded(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	stolen, honest := enrol(t, c, "storage", "storage"), enrol(t, c, "storage", "storage")
 	thief := newClient(t, c, stolen)
@@ -72,6 +73,7 @@ func TestLineageIsBounded(t *testing.T) {
 // A certificate that was issued for a token of type X5C belongs to the lineage of the
 // certificate behind the token, and counts.
 func TestLineageCountsX5C(t *testing.T) {
+	t.Parallel()
 	few := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: 3}
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
 	cl, holder := newClient(t, c, nil), enrol(t, c, "few", "few")
@@ -87,6 +89,7 @@ func TestLineageCountsX5C(t *testing.T) {
 // A full lineage is one line of the log, however often it asks, and each refusal is
 // counted in the metrics.
 func TestFullLineageIsTold(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: map[string]policy.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
 		t.Fatal(err)
@@ -119,6 +122,7 @@ func TestFullLineageIsTold(t *testing.T) {
 }
 
 func TestMaxLivePerLineageConfig(t *testing.T) {
+	t.Parallel()
 	for n, bad := range map[int]bool{-1: true, 0: false, 1: false, 1000: false, 1001: true} {
 		p := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: n}
 		_, err := setup.Init(t.Context(), setup.Options{Dir: filepath.Join(t.TempDir(), "pki"), PlainKeys: true, Profiles: map[string]policy.Profile{"few": p}})
@@ -196,6 +200,7 @@ func refusedByProof(t *testing.T, c *catest.CA, cert *tls.Certificate, says stri
 // behind the token, in every way to renew, and also if another authority has issued
 // that one.
 func TestRenewalsEndWithX5C(t *testing.T) {
+	t.Parallel()
 	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	damage.File(t, file, pemfile.EncodeCertificates([]*x509.Certificate{root}))
@@ -239,6 +244,7 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 // Names that were proved once hold for lifetime.max of the profile. After that they
 // must be proved again.
 func TestRenewalsEndWithACME(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	w.Rewrite(t, func(b []byte) []byte {
 		return []byte(strings.ReplaceAll(string(b), "    acme: true\n", "    acme: true\n    lifetime: {max: 60h}\n"))

@@ -62,6 +62,7 @@ func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Hea
 // newest, and clients get proofs that the log of today begins with the log of their
 // head.
 func TestHeadsAreHandedOut(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -153,6 +154,7 @@ func renewRaw(t *testing.T, cl *client) http.Header {
 
 // TestKeptHead compares a head that a client has kept with the record of today.
 func TestKeptHead(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -182,6 +184,7 @@ func TestKeptHead(t *testing.T) {
 // TestLogKey: a lost public half of the key is made again. The private half is never
 // made anew for a log that has a head.
 func TestLogKey(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
@@ -260,6 +263,7 @@ func TestLogKey(t *testing.T) {
 }
 
 func TestLogKeyIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	headOf(t, c, 1)
 	mustMark(t, c, 1) // while the marker is written a temporary file is beside it
@@ -290,6 +294,7 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 // TestLogThatCannotGoOn: when somebody rewrites the log under a running authority, it
 // signs no further head, says so, and goes on issuing.
 func TestLogThatCannotGoOn(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}

@@ -118,6 +118,7 @@ func TestClientsTakeLongLists(t *testing.T) {
 
 // The authority logs that its lists are so long that clients may refuse to read them.
 func TestLongListsAreToldOf(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}

@@ -47,6 +47,7 @@ func hasLabel(m *dto.Metric, value string) bool {
 
 // The values of the metrics are true, and a client cannot choose the value of a label.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), Root: setup.Certificate{Lifetime: 48 * time.Hour}}); err != nil {
 		t.Fatal(err)
@@ -112,6 +113,7 @@ func TestMetrics(t *testing.T) {
 
 // The listener in cleartext serves the list and nothing else.
 func TestCRLHandler(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)

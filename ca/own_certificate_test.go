@@ -82,6 +82,7 @@ func serials(id *ca.ServerIdentity) (out []*big.Int) {
 // itself. Within a minute the listener has another certificate, and a list with the
 // old one.
 func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		first := w.newest()
 		rec, err := ca.StateDir(w.dir).OpenRecord(t.Context())
@@ -110,6 +111,7 @@ func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
 // A reload makes a new certificate for the listener only if it would have other
 // contents.
 func TestReloadKeepsOwnCertificate(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		path := filepath.Join(w.dir, "pki.yaml")
 		reload := func(edit func(string) string) *ca.ServerIdentity {

@@ -26,6 +26,7 @@ func patterned() map[string]policy.Profile {
 // A request gets the names that its profile lists or has a pattern for. The refusal of
 // another name says which keys of pki.yaml decide.
 func TestPatternsDecide(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	cl := newClient(t, c, nil)
 	for _, tc := range []struct {
@@ -72,6 +73,7 @@ func TestPatternsDecide(t *testing.T) {
 // Names that a pattern has allowed are renewed while the pattern exists, and not after
 // it was removed.
 func TestPatternsHoldForRenewals(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	cl := newClient(t, c, enrol(t, c, "workers", "w-1.workers.internal"))
 	if status, body := cl.do("POST", "/renew", nil); status != http.StatusCreated {
@@ -91,6 +93,7 @@ func TestPatternsHoldForRenewals(t *testing.T) {
 // A token is for the names that the profile lists. For a profile with patterns only,
 // the token must name them.
 func TestTokenOfPatterns(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: patterned()})
 	status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, c.Token(t, "gateway"), newKey(t), "gateway", "gateway"))
 	if status != http.StatusCreated {
@@ -103,6 +106,7 @@ func TestTokenOfPatterns(t *testing.T) {
 }
 
 func TestProfileNames(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("a", 60) + ".b.c" // 64 characters
 	for name, tc := range map[string]struct {
 		service string
@@ -130,6 +134,7 @@ func TestProfileNames(t *testing.T) {
 // A name that a pattern or a wildcard allows is no deviation; one that nothing allows
 // is.
 func TestDeviationsOfPatterns(t *testing.T) {
+	t.Parallel()
 	profiles := maps.Clone(patterned())
 	c := catest.Start(t, catest.Options{Profiles: profiles})
 	cert := enrol(t, c, "gateway", "gateway", "a.gw.internal", "*.apps.internal")
@@ -146,6 +151,7 @@ func TestDeviationsOfPatterns(t *testing.T) {
 // A certificate with a name that earlier versions accepted and this one refuses is not
 // renewed, and the answer says why.
 func TestRenewalOfANameThatIsNone(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage")
 	damage.SQL(t, c.Dir, `UPDATE certificates SET names = '["10.0.0.256"]' WHERE service = 'storage'`)

@@ -97,6 +97,7 @@ func bound(t testing.TB, request string) map[string]any {
 // An expired certificate is renewed for the same key and for another one, once for
 // each token, and the record says how.
 func TestRenewAfterExpiry(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
 	old := expired(t, c, "storage", time.Minute, "storage")
@@ -176,6 +177,7 @@ func otherSpelling(token string) string {
 
 // A spent token is refused after a restart too, and by another process on the record.
 func TestProofIsSpentDurably(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := expired(t, c, "storage", time.Minute, "storage")
 	token := proofFor(t, c, old, "/renew", nil)
@@ -193,6 +195,7 @@ func TestProofIsSpentDurably(t *testing.T) {
 }
 
 func TestRenewAfterExpiryRefused(t *testing.T) {
+	t.Parallel()
 	none, little := time.Duration(0), 2*time.Minute
 	never, brief := policy.Profile{Names: []string{"never"}}, policy.Profile{Names: []string{"brief"}}
 	never.Lifetime.Grace, brief.Lifetime.Grace = &none, &little
@@ -255,6 +258,7 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 
 // After a root was removed, its expired certificates are not renewed any more.
 func TestRemovedRootEndsGrace(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	old := expired(t, c, "storage", time.Minute, "storage")
 	fingerprint := c.AddRoot(t)
@@ -271,6 +275,7 @@ func TestRemovedRootEndsGrace(t *testing.T) {
 }
 
 func TestGraceConfig(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for grace, want := range map[string]string{"0s": "", "72h": "", "73h": "not between", "3d": "", "-1s": "lifetime.grace: want a length of time", "soon": "lifetime.grace: want a length of time"} {
 		c.Rewrite(t, func(b []byte) []byte {

@@ -28,6 +28,7 @@ func onlyFor(list string) func([]byte) []byte {
 // A key that is restricted to profiles enrols their services only, and revokes
 // certificates of these services only. NewToken refuses before the authority does.
 func TestProvisionerProfiles(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: onlyFor("[storage, short]")})
 	const refused = "provisioner enrolment is not for service \"ingester\" (provisioners, profiles of enrolment) (rule: profiles of the provisioner)"
 	cl := newClient(t, c, nil)
@@ -82,6 +83,7 @@ func enrolAfter(t *testing.T, c *catest.CA, service, with, without string) strin
 
 // The same restriction holds for tokens of type X5C.
 func TestX5CProfiles(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner("  - {type: X5C, name: holders, profiles: [short]}\n")})
 	for service, want := range map[string]int{"short": http.StatusCreated, "storage": http.StatusForbidden} {
 		holder := enrol(t, c, service, service)
@@ -123,6 +125,7 @@ func addKey(t *testing.T, c *catest.CA, name, more string, here bool) {
 // Of several enrolment keys a token is signed with the first one that is for the
 // service and has its private half here. A key that is named is used or refused.
 func TestTokenChoosesItsKey(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	addKey(t, c, "elsewhere", "", false)
 	addKey(t, c, "deploy", ", profiles: [storage]", true)
@@ -158,6 +161,7 @@ func TestTokenChoosesItsKey(t *testing.T) {
 
 // A list of profiles that could be misunderstood is refused.
 func TestProvisionerProfilesInConfiguration(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))
 	if err != nil {

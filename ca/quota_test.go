@@ -20,6 +20,7 @@ import (
 // A credential has so many recorded refusals in an hour. Among too many credentials
 // the one that was quiet for longest is forgotten, and no other.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	var q ca.Quota
 	now := time.Now()
 	take := func(id string, n int, at time.Time) (recorded int) {
@@ -70,6 +71,7 @@ func refusedEvents(t testing.TB, c *catest.CA) []record.Event {
 // name, leaves a bounded number of rows, and none of them names another service as the
 // caller. Refusals of other callers are still recorded after that.
 func TestRefusalsAreCountedByCredential(t *testing.T) {
+	t.Parallel()
 	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {

@@ -154,6 +154,7 @@ func limitsOf(yaml string) func([]byte) []byte {
 // A service is limited by its certificate, from every address. The answer says how
 // long to wait, and a reload changes the limit.
 func TestServiceLimit(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_service: {per_second: 0.01, burst: 2}}")})
 	cert := enrol(t, c, "storage", "storage")
 	cl := newClient(t, c, cert)
@@ -203,6 +204,7 @@ func TestServiceLimit(t *testing.T) {
 // A service may have so many live certificates. A renewal does not count; a
 // certificate that has expired or was revoked makes room.
 func TestMaxLive(t *testing.T) {
+	t.Parallel()
 	p := profiles()
 	storage := p["storage"]
 	storage.MaxLive = 2
@@ -240,6 +242,7 @@ func TestMaxLive(t *testing.T) {
 
 // A large limit is not counted each time, and holds all the same.
 func TestLargeMaxLive(t *testing.T) {
+	t.Parallel()
 	p := profiles()
 	p["many"] = policy.Profile{Names: []string{"many"}, MaxLive: 1500}
 	c := catest.Start(t, catest.Options{Profiles: p})

@@ -181,6 +181,7 @@ var losses = []loss{
 // refused, and nothing is made. To go on without it is a decision of the operator,
 // which the log has as an event.
 func TestLostRecord(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -321,6 +322,7 @@ func (w *lossWorld) traces(t *testing.T) string {
 
 // TestMarker: the marker follows the log at a bounded rate, and is never ahead of it.
 func TestMarker(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
@@ -361,6 +363,7 @@ func TestMarker(t *testing.T) {
 // TestMarkerThatCannotBeWritten: the authority goes on with an older marker; a
 // directory where none can be read does not open.
 func TestMarkerThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
@@ -396,6 +399,7 @@ func TestMarkerThatCannotBeWritten(t *testing.T) {
 // TestRecordVanishesUnderServe: an authority whose record vanishes answers nothing
 // that the next start would not find in its record.
 func TestRecordVanishesUnderServe(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -514,6 +518,7 @@ func markerOf(t *testing.T, dir string) int64 {
 // authority, a certificate that was revoked since does not renew, and the marker makes
 // the next start refuse the database.
 func TestRolledBackUnderServe(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}

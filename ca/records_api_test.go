@@ -17,6 +17,7 @@ import (
 // TestRecordAPI: auditors read page by page. Everybody else is refused, and a misspelt
 // parameter is an error.
 func TestRecordAPI(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(yaml []byte) []byte {
 		return append(withAuditor(yaml), "limits: {per_address: {per_second: 0}}\n"...) // there are more refusals below than one address may cause at once
 	}})

@@ -46,6 +46,7 @@ func onlyOrder(t testing.TB, c *catest.CA) stepapi.RenewalStatus {
 // service that waits is told and no other, that who has not followed is named until it has,
 // and that the order is an event of the log.
 func TestForceRenewal(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	mine, other := enrol(t, c, "storage", "storage"), enrol(t, c, "ingester", "ingester")
 	second := enrol(t, c, "storage", "storage") // another lineage
@@ -94,6 +95,7 @@ func TestForceRenewal(t *testing.T) {
 // TestHoldersAreTheSame: a step of a root and an order to renew are about the same holders. A
 // lineage with one certificate revoked and another one live is a user of roots, and cannot renew.
 func TestHoldersAreTheSame(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	compare := func(when string, holders, matched int) {
 		t.Helper()
@@ -139,6 +141,7 @@ func renewedSerial(t testing.TB, c *catest.CA, first *tls.Certificate) string {
 // TestForceRenewalAfterRestore: an order of a record that was restored from a backup is told to a
 // service that has obeyed an order of the lost days, although its id is lower.
 func TestForceRenewalAfterRestore(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	mine := enrol(t, c, "storage", "storage")
 	cl := newClient(t, c, mine)
@@ -189,6 +192,7 @@ func orderNonce(t testing.TB, cl *client, id int64) string {
 // TestForceRenewalSelects: each field of an order restricts it, and what cannot be meant is
 // an error that records nothing.
 func TestForceRenewalSelects(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	mine := enrol(t, c, "storage", "storage")
 	first := renewed(t, c, mine)
@@ -249,6 +253,7 @@ func TestForceRenewalSelects(t *testing.T) {
 // TestForceRenewalOverHTTP: an operator orders, and no other service does. An order that
 // everybody has followed is closed when its time is over.
 func TestForceRenewalOverHTTP(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte { return append(b, "operators: [ingester]\n"...) }})
 	mine := enrol(t, c, "storage", "storage")
 	by := newClient(t, c, enrol(t, c, "ingester", "ingester"))
@@ -309,6 +314,7 @@ func TestForceRenewalOverHTTP(t *testing.T) {
 
 // TestForceRenewalReplicas: an order at one replica is told at another.
 func TestForceRenewalReplicas(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{})
 	cl := newClient(t, three[1], enrol(t, three[0], "storage", "storage"))
 	waiting := watchWith(t, cl, having(now(t, cl)))
@@ -326,6 +332,7 @@ func TestForceRenewalReplicas(t *testing.T) {
 // a service does then at the same moment: nobody is refused by a limit, and all have
 // followed.
 func TestForceRenewalOfAFleet(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}

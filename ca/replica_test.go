@@ -47,6 +47,7 @@ func replicas(t *testing.T, opt catest.Options) [3]*catest.CA {
 // TestReplicasSpendATokenOnce sends one token to all replicas at the same moment, many
 // times.
 func TestReplicasSpendATokenOnce(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{})
 	clients := [3]*client{}
 	for i, c := range three {
@@ -112,6 +113,7 @@ func everywhere(t *testing.T, clients [3]*client, req stepapi.SignRequest, key c
 // TestReplicasSeeARevocationAtOnce: a revocation that one replica has acknowledged
 // holds for the next request at each of the others.
 func TestReplicasSeeARevocationAtOnce(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{})
 	for i := range 6 {
 		here, there, third := three[i%3], three[(i+1)%3], three[(i+2)%3]
@@ -210,6 +212,7 @@ func revokedSerials(t *testing.T, c *client) (serials []string) {
 // however late it hears of it. One that was killed in the middle follows when it is back, and
 // fetches keys that were made while it was away. No client fails meanwhile.
 func TestReplicasFollowARotation(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -275,6 +278,7 @@ func TestReplicasFollowARotation(t *testing.T) {
 // TestDatabaseIsNotTheAuthority looks for keys in the rows of the trust, and changes them as
 // somebody who can write to the database would.
 func TestDatabaseIsNotTheAuthority(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	attacker := catest.Start(t, catest.Options{Profiles: profiles()})
 	root := c.AddRoot(t)
@@ -304,6 +308,7 @@ func TestDatabaseIsNotTheAuthority(t *testing.T) {
 // TestDatabasePutBack expects that a process follows another document of the number that it
 // has: the database was put back by one step, and another replica went on from there.
 func TestDatabasePutBack(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	dir := filepath.Join(t.TempDir(), "ca")
 	if err := os.CopyFS(dir, os.DirFS(c.Dir)); err != nil {

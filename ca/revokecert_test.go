@@ -19,6 +19,7 @@ import (
 // revoked although the record does not have it. A certificate of another authority
 // cannot.
 func TestRevokeByCertificate(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage").Leaf
 	headOf(t, c, 2)

@@ -59,6 +59,7 @@ func revokedLists(t testing.TB, cl *client, tag string) (lists []*x509.Revocatio
 // answer is a 304, each intermediate in use has its list, and an expired certificate
 // is on none.
 func TestRevokedLists(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
 	cert := enrol(t, c, "storage", "storage")
@@ -87,6 +88,7 @@ func TestRevokedLists(t *testing.T) {
 
 // stepapi.MaxRevoked has room for as many revoked certificates as its comment says.
 func TestRevokedAnswerSize(t *testing.T) {
+	t.Parallel()
 	const revoked = 100_000
 	list := &x509.RevocationList{Number: big.NewInt(time.Now().UnixMicro()), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
 	serial := new(big.Int).Lsh(big.NewInt(1), 127) // 17 bytes in DER, like the longest of our serials

@@ -43,6 +43,7 @@ func profiles() map[string]policy.Profile {
 }
 
 func TestSign(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 
 	t.Run("certificate", func(t *testing.T) {
@@ -179,6 +180,7 @@ func flipLast(p string) string {
 }
 
 func TestTokenReuse(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_address: {per_second: 0}}")})
 	cl := newClient(t, c, nil)
 
@@ -263,6 +265,7 @@ func unique(s []string) []string {
 }
 
 func TestRenewRekeyRevoke(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	first := enrol(t, c, "ingester", "ingester", spiffe)
 	digest := stepapi.TrustDigest(c.Roots())

@@ -8,6 +8,7 @@ import (
 
 // The database of smallstep's authority answers every call with an error.
 func TestNoDatabaseFailsClosed(t *testing.T) {
+	t.Parallel()
 	db := reflect.ValueOf(noDatabase{})
 	for i := range db.NumMethod() {
 		name, method := db.Type().Method(i).Name, db.Method(i)

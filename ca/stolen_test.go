@@ -70,6 +70,7 @@ func steal(t *testing.T) stolen {
 // After the revocation of an intermediate no certificate that it signed is a credential,
 // whatever the way. The denial names its rule and is recorded.
 func TestRevokedIssuerDenies(t *testing.T) {
+	t.Parallel()
 	s := steal(t)
 	plain, late := newClient(t, s.CA, nil), newClient(t, s.CA, s.late)
 	x5c := x5cToken(t, s.CA, s.late, "/sign", map[string]any{"sans": []string{"storage"}}).request(t, newKey(t), "storage", "storage")
@@ -122,6 +123,7 @@ func TestRevokedIssuerDenies(t *testing.T) {
 // A certificate that an intermediate signed which is not in use any more, and that is not in
 // the record, is not taken for one of another authority.
 func TestForgedUnderARetiredIssuer(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	retired, key := issuingCertificate(t, c), newKey(t)
 	der, err := c.Authority.Forge(&x509.Certificate{
@@ -150,6 +152,7 @@ func TestForgedUnderARetiredIssuer(t *testing.T) {
 // Services, the listener of the authority and OpenSSL learn of a revoked intermediate. A later
 // list of the root still names it.
 func TestRevokedIssuerIsServed(t *testing.T) {
+	t.Parallel()
 	s := steal(t)
 	named := func(lists []*x509.RevocationList) bool {
 		return slices.ContainsFunc(lists, func(l *x509.RevocationList) bool {
@@ -218,6 +221,7 @@ func opensslJudges(t *testing.T, s stolen, cl *client) {
 // A revocation that is refused, because services would be cut off, leaves no list behind that a
 // reload would find. One that is accepted reaches the other replica too.
 func TestRefusedRevocationRevokesNothing(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Database: postgres.Database(t)})
 	replica := c.Replica(t)
 	cert, issuer := enrol(t, c, "storage", "storage"), issuingCertificate(t, c)

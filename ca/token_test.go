@@ -17,6 +17,7 @@ import (
 // The times of a token are checked with a leeway of a minute, because clocks differ. A
 // token that can be used for hours is refused, also with a valid signature.
 func TestTokenTimes(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	names := []string{"storage", "localhost", "127.0.0.1"}
 	now := time.Now()
@@ -62,6 +63,7 @@ func TestTokenTimes(t *testing.T) {
 // A token names the authority by the address that clients use: step and smallstep's
 // libraries connect to the host and port in its audience.
 func TestTokenNamesThePort(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct{ name, from, to, want string }{
 		{"the port of address", "127.0.0.1:9443", "127.0.0.1:8443", "https://localhost:8443/1.0/sign"},
 		{"public_port", "127.0.0.1:9443", "127.0.0.1:8443\npublic_port: 10443", "https://localhost:10443/1.0/sign"},
@@ -91,6 +93,7 @@ func TestTokenNamesThePort(t *testing.T) {
 // The key is found by its id. A token still belongs to the provisioner that it names,
 // also if two provisioners have one key.
 func TestTokenProvisioner(t *testing.T) {
+	t.Parallel()
 	sign := func(t *testing.T, c *catest.CA, issuer string) (int, []byte) {
 		t.Helper()
 		token, err := ca.TokenAt(c.Dir, issuer, "storage", time.Now(), time.Minute)

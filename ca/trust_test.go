@@ -32,6 +32,7 @@ import (
 // TestTrustChange walks a root through all stages. The authority refuses each step that would
 // cut off a service, and says which one.
 func TestTrustChange(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	a, ctx := c.Authority, t.Context()
 	before := enrol(t, c, "storage", "storage")
@@ -166,6 +167,7 @@ func awaitOwnCertificate(t *testing.T, c *catest.CA) {
 // TestTryOneService: a service that tries a staged root gets its certificates under it, and others
 // do not. A service without a profile is refused.
 func TestTryOneService(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	staged := c.AddRoot(t)
 	try := func(service string) error {
@@ -194,6 +196,7 @@ func TestTryOneService(t *testing.T) {
 // TestIntermediateStaysWithItsFirstLeaf: an intermediate whose first leaf is committed while it is
 // being replaced stays in the list, because the leaf needs its revocation list.
 func TestIntermediateStaysWithItsFirstLeaf(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
@@ -231,6 +234,7 @@ func TestIntermediateStaysWithItsFirstLeaf(t *testing.T) {
 // TestStepIsTakenWithoutFile: once a step is in the record, a directory that cannot be written to
 // does not undo it. The error says so, and the authority follows later.
 func TestStepIsTakenWithoutFile(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	root := c.AddRoot(t)
 	current := filepath.Join(c.Dir, "certs", "current.json")
@@ -256,6 +260,7 @@ func TestStepIsTakenWithoutFile(t *testing.T) {
 // TestFollowsWithoutFile: an authority whose current.json cannot be written follows what another
 // process has put into the record, says so once, and writes the file as soon as it can.
 func TestFollowsWithoutFile(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	root := c.AddRoot(t)
 	var said logtest.Buffer
@@ -294,6 +299,7 @@ func TestFollowsWithoutFile(t *testing.T) {
 
 // TestStatusFollows: a command that waits beside an authority sees what others have changed.
 func TestStatusFollows(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	command, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir})
 	if err != nil {
@@ -309,6 +315,7 @@ func TestStatusFollows(t *testing.T) {
 // TestDirectoryOverrulesRecord: a directory with a newer version than the record, after a loss or
 // an edit by hand, puts it into the record. The log tells of it.
 func TestDirectoryOverrulesRecord(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	c.AddRoot(t)
 	damage.SQL(t, c.Dir, `DELETE FROM trust_versions WHERE version = 2`)
@@ -369,6 +376,7 @@ func TestActivateEnded(t *testing.T) {
 // TestWatch checks the chain that a client with only a fingerprint needs, and that
 // each change yields a new one.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -402,6 +410,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestReadRoutes(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
 	for path, want := range map[string]int{
@@ -426,6 +435,7 @@ func TestReadRoutes(t *testing.T) {
 }
 
 func TestCRL(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
 	cert := enrol(t, c, "storage", "storage")
@@ -470,6 +480,7 @@ func TestCRL(t *testing.T) {
 }
 
 func TestRevokeToken(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, nil)
 	serial := enrol(t, c, "storage", "storage").Leaf.SerialNumber.String()
@@ -505,6 +516,7 @@ func TestRevokeToken(t *testing.T) {
 // TestLeafEndsWithItsIssuer: no leaf outlives its issuer. The signing path of
 // smallstep, which is not used, would let it.
 func TestLeafEndsWithItsIssuer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Intermediate: setup.Certificate{Lifetime: time.Hour}}); err != nil {
 		t.Fatal(err)
@@ -539,6 +551,7 @@ func TestLeafEndsWithItsIssuer(t *testing.T) {
 // TestRevokeIntermediate revokes one whose certificates are in use, which is refused until they
 // are accepted or gone; and one that nobody uses any more, whose key can be stolen as well.
 func TestRevokeIntermediate(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	issuing := func() string {
 		t.Helper()

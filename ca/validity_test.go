@@ -21,6 +21,7 @@ func spans() policy.Profile {
 
 // Every route to POST /sign takes dates of every form that step sends.
 func TestDatesAsAsked(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"spans": spans()}, Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
 	holder := enrol(t, c, "spans", "spans")

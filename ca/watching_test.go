@@ -94,6 +94,7 @@ func stillWaits(t testing.TB, ch <-chan watchAnswer, what string) {
 // TestWatchers holds requests, and expects that each change answers them with the new
 // values: one by this process at once, one by another process within seconds.
 func TestWatchers(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
 	first := now(t, cl)
@@ -132,6 +133,7 @@ func TestWatchers(t *testing.T) {
 
 // TestWatchReportsTrust expects that the bundle in the query is recorded as in effect.
 func TestWatchReportsTrust(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
 	without := func() int {
@@ -158,6 +160,7 @@ func TestWatchReportsTrust(t *testing.T) {
 // TestWatchIsForPeers expects that nobody can wait without a valid certificate of ours, or
 // with one whose lineage was revoked.
 func TestWatchIsForPeers(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage")
 	if got := <-watchWith(t, newClient(t, c, nil), ""); got.status != http.StatusUnauthorized {
@@ -182,6 +185,7 @@ func TestWatchIsForPeers(t *testing.T) {
 // requests beyond limits.watchers are refused with a time to come back, and that held
 // requests leave the connections of others alone.
 func TestWatchIsBounded(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(b, "limits: {watchers: 3, per_address: {per_second: 0}}\n"...)
 	}})
@@ -210,6 +214,7 @@ func TestWatchIsBounded(t *testing.T) {
 // TestWatchIsHeldOverHTTP11 expects that a request that would cost more than its connection is
 // not held: one over HTTP/2, which is told why, and one with a body.
 func TestWatchIsHeldOverHTTP11(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
 	have := having(now(t, cl))
@@ -235,6 +240,7 @@ func TestWatchIsHeldOverHTTP11(t *testing.T) {
 
 // TestWatchClientLeaves expects that a client that has left does not count for long.
 func TestWatchClientLeaves(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cl := newClient(t, c, enrol(t, c, "storage", "storage"))
 	have := having(now(t, cl))
@@ -261,6 +267,7 @@ func TestWatchClientLeaves(t *testing.T) {
 
 // TestWatchEndsWithTheServer expects that the end of the authority answers all who wait.
 func TestWatchEndsWithTheServer(t *testing.T) {
+	t.Parallel()
 	var waiting <-chan watchAnswer
 	t.Run("serving", func(t *testing.T) {
 		c := catest.Start(t, catest.Options{Profiles: profiles()})
@@ -282,6 +289,7 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 // TestWatchHearsOfTrust expects that a step by one replica is told to another at once: this one
 // does not look for steps each second (KeepLog).
 func TestWatchHearsOfTrust(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{})
 	other, err := ca.Open(t.Context(), ca.Options{Dir: three[1].Dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -311,6 +319,7 @@ func TestWatchHearsOfTrust(t *testing.T) {
 
 // TestWatchReplicas expects that a change at one replica answers who waits at another.
 func TestWatchReplicas(t *testing.T) {
+	t.Parallel()
 	three := replicas(t, catest.Options{})
 	cl := newClient(t, three[1], enrol(t, three[0], "storage", "storage"))
 	for i := range 3 {
@@ -327,6 +336,7 @@ func TestWatchReplicas(t *testing.T) {
 // TestDeliveryOfOthers: a service may say of certificates of its own lineage that they are served,
 // and of no other. Whatever it says, its request is answered.
 func TestDeliveryOfOthers(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	mine, other := enrol(t, c, "storage", "storage"), enrol(t, c, "ingester", "ingester")
 	cl := newClient(t, c, mine)

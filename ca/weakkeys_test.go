@@ -23,6 +23,7 @@ import (
 // A key whose private half others can find is refused on every route on which a client
 // can send one, with the rule. Nothing is issued and no account is made.
 func TestWeakKeys(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
 	}
@@ -116,6 +117,7 @@ func acmeRequest(t testing.TB, key weakKey, name string) []byte {
 // A sound key passes on the same routes. Otherwise the test above could pass for
 // another reason.
 func TestSoundRSAKey(t *testing.T) {
+	t.Parallel()
 	w := acmetest.Start(t, catest.Options{})
 	key := newWeakKey(t, 65537, primeFor(t, 1536, 65537), primeFor(t, 1536, 65537)) // not weak
 	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"db.example"}}, key)

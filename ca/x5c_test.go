@@ -67,6 +67,7 @@ func (s secretText) request(t testing.TB, key crypto.Signer, cn string, names ..
 // The holder of a certificate gets certificates for names of its own, until its own
 // end, in its own lineage, one for each token.
 func TestX5C(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
 	holder := enrol(t, c, "storage", "storage", "localhost")
@@ -96,6 +97,7 @@ func TestX5C(t *testing.T) {
 
 // Each refusal of a token of type X5C names its rule.
 func TestX5CRefusals(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
 	holder := enrol(t, c, "storage", "storage", "127.0.0.1")
@@ -138,6 +140,7 @@ func TestX5CRefusals(t *testing.T) {
 // After the certificate behind a token is revoked, the token is refused, and the
 // certificates of its lineage do not renew.
 func TestX5CRevoked(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
 	holder, other := enrol(t, c, "storage", "storage"), enrol(t, c, "ingester", "ingester")
@@ -210,6 +213,7 @@ func foreignHolder(t testing.TB, cn string, names ...string) (root *x509.Certifi
 // With a certificate of another authority a service can enrol if pki.yaml says so. The
 // profile still decides, and a token of such a certificate revokes nothing here.
 func TestX5CForeignRoot(t *testing.T) {
+	t.Parallel()
 	root, device := foreignHolder(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
@@ -243,6 +247,7 @@ func TestX5CForeignRoot(t *testing.T) {
 
 // A certificate that ends soon gets no certificate that would end at once.
 func TestX5CTooLate(t *testing.T) {
+	t.Parallel()
 	brief := policy.Profile{Names: []string{"brief"}}
 	brief.Lifetime.Default, brief.Lifetime.Min = 10*time.Second, 10*time.Second
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"brief": brief}, Edit: withProvisioner(ownX5C)})
@@ -263,6 +268,7 @@ func TestX5CTooLate(t *testing.T) {
 // A certificate for a token of type X5C counts against the limit of its service,
 // because it is no renewal.
 func TestX5CMaxLive(t *testing.T) {
+	t.Parallel()
 	few := policy.Profile{Names: []string{"few"}, MaxLive: 3}
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
 	cl, holder := newClient(t, c, nil), enrol(t, c, "few", "few")
@@ -278,6 +284,7 @@ func TestX5CMaxLive(t *testing.T) {
 // A certificate that our issuer has signed and that is not in the record is refused as
 // forged.
 func TestX5CNotRecorded(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withProvisioner(ownX5C)})
 	holder := enrol(t, c, "storage", "storage")
 	forged := *holder.Leaf
@@ -295,6 +302,7 @@ func TestX5CNotRecorded(t *testing.T) {
 
 // These are the provisioners that pki.yaml may have, and mistakes that are refused.
 func TestProvisioners(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	for _, tc := range []struct{ entry, says string }{
 		{"  - {type: OIDC, name: x}\n", `"OIDC" is not supported`},
@@ -321,6 +329,7 @@ func TestProvisioners(t *testing.T) {
 // A file of roots that is damaged or empty makes a reload fail, and the old rules
 // stay.
 func TestX5CRootsFile(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	c.Rewrite(t, withProvisioner("  - {type: X5C, name: holders, roots: certs/devices.pem}\n"))
 	_, device := foreignHolder(t, "serial-4711", "storage")

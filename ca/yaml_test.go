@@ -14,6 +14,7 @@ import (
 // A value of the wrong type is reported with its line, its key and what is wanted
 // there. The text has no Go types of the program.
 func TestConfigTypes(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))
 	if err != nil {
@@ -41,6 +42,7 @@ func TestConfigTypes(t *testing.T) {
 
 // pki.yaml accepts the same lengths of time as the flags.
 func TestConfigLengthsOfTime(t *testing.T) {
+	t.Parallel()
 	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	c.Rewrite(t, func(b []byte) []byte {
 		return []byte(strings.Replace(string(b), `    names: ["ingester"]`, "    names: [ingester]\n    lifetime: &long {default: 2w, max: 90d, min: , grace: 1d12h}", 1))
