@@ -34,13 +34,14 @@ func issueCommand(u *ui.UI) *cli.Command {
 		Name:  "issue",
 		Usage: "get a certificate with an enrolment token",
 		Description: `Makes a private key here, sends a certificate request with the token to the authority, and
-writes tls.crt (leaf first, then the chain), tls.key (0600) and ca.crt to the directory. The
-token names the service, its names and the root to trust. After a lost answer the same
-command with the same token gets the same certificate. Files that something else made are
-kept, and the token is not spent.`,
+writes tls.crt (leaf first, then the chain), tls.key (0600) and ca.crt to the directory, and
+crl.pem if the authority has revoked lists. The token names the service, its names and the root
+to trust. After a lost answer the same command with the same token gets the same certificate.
+Files that something else made are kept, and the token is not spent; neither is it if the revoked
+lists cannot be fetched or do not verify.`,
 		Flags: []cli.Flag{
 			flags.Shared(flags.CAURL), flags.Shared(flags.TokenFile), flags.Shared(flags.AuthorityName),
-			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the three files"},
+			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the files"},
 			&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`, instead of the token's"},
 			keyTypeFlag(),
 		},
@@ -86,8 +87,8 @@ func keyTypeOf(text string) enroll.KeyType {
 }
 
 // runIssue enrols once: it reads the token, and enroll.Issue makes a key, asks the
-// authority, and stores the three files in dir. It prints their paths on stdout and what
-// it got on stderr.
+// authority, and stores the files in dir. It prints their paths on stdout and what it got on
+// stderr.
 //
 // The private key is on disk before the token is sent. After a lost answer, or when it was
 // killed, the same call with the same token therefore gets the same certificate; another
@@ -119,7 +120,11 @@ func reportObtained(u *ui.UI, dir string, m rotation.Material) error {
 	u.WarnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
 	u.Infof("%s: valid until %s, serial %s", leaf.Subject.CommonName, humantime.Stamp(leaf.NotAfter), certs.Serial(leaf))
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+	names := []string{"tls.crt", "tls.key", "ca.crt"}
+	if len(m.Revoked) > 0 {
+		names = append(names, "crl.pem")
+	}
+	for _, name := range names {
 		if err := u.Outf("%s", filepath.Join(dir, name)); err != nil {
 			return err
 		}

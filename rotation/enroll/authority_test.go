@@ -56,9 +56,11 @@ type authority struct {
 	stock   bool                // takes tokens of expired certificates at /renew only, as step-ca does, and has no lists
 	proofs  map[string]bool     // spent
 	retired []*testpki.Pair     // issuers before the current one
-	revoked []*x509.Certificate
-	answer  func(http.ResponseWriter, *http.Request) bool // answers in its place, or returns false
-	service bool                                          // its own certificate is that of a service: without the mark
+
+	listLife time.Duration // of a revoked list; 0 means a day
+	revoked  []*x509.Certificate
+	answer   func(http.ResponseWriter, *http.Request) bool // answers in its place, or returns false
+	service  bool                                          // its own certificate is that of a service: without the mark
 	// What a certificate is made with instead, if set.
 	spoilKey    bool
 	spoilIssuer *testpki.Pair

@@ -13,14 +13,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/internal/testpki"
+	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -80,6 +83,94 @@ func TestIssueSparesTheToken(t *testing.T) {
 	_, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc"))})
 	if !errors.Is(err, fs.ErrExist) || a.count(stepapi.PathSign) != 0 {
 		t.Errorf("%v after %d requests", err, a.count(stepapi.PathSign))
+	}
+}
+
+// TestIssueHasLists expects that Issue stores the revoked lists with the certificate, in one
+// generation, and that it sends no token if they cannot be fetched or do not verify.
+func TestIssueHasLists(t *testing.T) {
+	a, url := listen(t)
+	cfg := enroll.Config{URL: url, Dir: filepath.Join(t.TempDir(), "d"), Token: once(a.token("svc"))}
+	failing := func(r *http.Request) *stepapi.Error {
+		if strings.HasSuffix(r.URL.Path, stepapi.PathRevoked) {
+			return &stepapi.Error{Status: http.StatusServiceUnavailable, Message: "not now"}
+		}
+		return nil
+	}
+	forge := func(by *testpki.Pair) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.forger = by
+	}
+	for want, spoil := range map[string]func(){
+		"503: not now":               func() { a.setFault(failing) },
+		"verifying the revoked list": func() { forge(testpki.Root(t, "Mallory")) },
+	} {
+		spoil()
+		_, err := enroll.Issue(t.Context(), cfg)
+		if err == nil || !strings.Contains(err.Error(), "the token was not sent: fetching the revoked lists: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want …%s…", err, want)
+		}
+		if files, _ := os.ReadDir(cfg.Dir); a.count(stepapi.PathSign) != 0 || slices.ContainsFunc(files, func(e fs.DirEntry) bool { return e.Name() != ".lock" }) {
+			t.Errorf("%s: %d requests with the token, files %v", want, a.count(stepapi.PathSign), files)
+		}
+		a.setFault(nil)
+		forge(nil)
+	}
+	victim, err := enroll.Issue(t.Context(), enroll.Config{URL: url, InMemory: true, Token: once(a.token("victim"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.revoke(victim.Certificate.Leaf)
+	m, err := enroll.Issue(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(cfg.Dir, "crl.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := enroll.ParseLists(m, text); n != 1 || err != nil || !isRevoked(m, victim.Certificate.Leaf) {
+		t.Errorf("%d lists in crl.pem, %v", n, err)
+	}
+	if generations, _ := filepath.Glob(filepath.Join(cfg.Dir, "gen-*")); len(generations) != 1 {
+		t.Errorf("%d generations, want the certificate and its lists in one", len(generations))
+	}
+}
+
+// TestIssueWithoutLists expects that an authority which has no lists costs no certificate, and
+// that lists which stay in effect, or are out of date, are not kept silently.
+func TestIssueWithoutLists(t *testing.T) {
+	a, url := listen(t)
+	var log logtest.Buffer
+	issue := func(dir string) rotation.Material {
+		t.Helper()
+		m, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc")), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	stock := func(is bool, listLife time.Duration) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.stock, a.listLife = is, listLife
+	}
+	had, none := t.TempDir(), t.TempDir()
+	issue(had)
+	stock(true, 0)
+	if m := issue(none); len(m.Revoked) != 0 || log.String() != "" {
+		t.Errorf("%d lists of an authority without any; log %s", len(m.Revoked), log.String())
+	}
+	if _, err := os.Lstat(filepath.Join(none, "crl.pem")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("crl.pem of an authority without lists: %v", err)
+	}
+	if m := issue(had); len(m.Revoked) != 1 || !strings.Contains(log.String(), "the authority serves no revoked lists any more") {
+		t.Errorf("%d lists of before; log %s", len(m.Revoked), log.String())
+	}
+	stock(false, -time.Minute)
+	if m := issue(none); len(m.Revoked) != 1 || !strings.Contains(log.String(), `level=WARN msg="a revoked list is out of date"`) {
+		t.Errorf("%d lists that are over; log %s", len(m.Revoked), log.String())
 	}
 }
 

@@ -87,6 +87,38 @@ func TestListsAreKept(t *testing.T) {
 	})
 }
 
+// TestFirstHasLists expects that a source publishes its first certificate with the lists, in one
+// generation, and without them if they cannot be fetched: then they follow soon.
+func TestFirstHasLists(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string]bool{"served": false, "failing": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, time.Hour)
+				if failing {
+					w.ca.setFault(func(r *http.Request) *stepapi.Error {
+						if strings.HasSuffix(r.URL.Path, stepapi.PathRevoked) {
+							return &stepapi.Error{Status: http.StatusServiceUnavailable}
+						}
+						return nil
+					})
+				}
+				stop := w.watch(w.source())
+				if got := len(w.last().Revoked); w.count() != 1 || got > 0 == failing {
+					t.Errorf("%d lists in the first of %d generations", got, w.count())
+				}
+				w.ca.setFault(nil)
+				time.Sleep(35 * time.Second)
+				if got := len(w.last().Revoked); got != 1 || w.count() > 1 != failing {
+					t.Errorf("%d lists in %d generations soon after", got, w.count())
+				}
+				stop()
+				w.check()
+			})
+		})
+	}
+}
+
 // TestListsFailApart expects that a failure of the lists delays nothing else, and that
 // lists that do not verify are not used.
 func TestListsFailApart(t *testing.T) {

@@ -23,10 +23,12 @@ import (
 // ErrNoToken reports that an enrolment was needed and [Config.Token] returned no token.
 var ErrNoToken = errors.New("no enrolment token")
 
-// Issue enrols once and returns the identity. With [Config.Dir] the identity is stored there
-// first. If files that are not ours are in its way, Issue fails before the token is spent.
-// If the answer is lost, another call with the same token and directory gets the same
-// certificate.
+// Issue enrols once and returns the identity with the revoked lists of the authority. With
+// [Config.Dir] it is stored there first. If files that are not ours are in its way, Issue fails
+// before the token is spent, and so it does if the lists cannot be fetched or do not verify:
+// nothing would fetch them later. An authority that has no lists, like a stock step-ca, gives an
+// identity without them. If the answer is lost, another call with the same token and directory
+// gets the same certificate.
 func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	s, err := New(cfg)
 	if err != nil {
@@ -43,10 +45,7 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 			s.listHolder.Store(old)
 		}
 	}
-	i, err := s.enrol(ctx, old)
-	if err == nil {
-		err = i.carryOver(old, s.wallNow())
-	}
+	i, _, err := s.enrolWithLists(ctx, old, true)
 	if err != nil {
 		return rotation.Material{}, err
 	}
@@ -169,9 +168,7 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	if err == nil {
 		i.lists, i.kept, err = i.succession(got, s.wallNow())
 	}
-	if err != nil && !isUnsupported(err) {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
-	}
+	s.logLists(ctx, i, err)
 	return s.storeIdentity(ctx, i)
 }
 
@@ -228,19 +225,26 @@ func (s *Source) order(ctx context.Context) (o tokenOrder, err error) {
 // enrol gets an identity for a token. old is the identity that it replaces, or nil. The
 // token is sent last, so that everything that may fail before that does not spend it.
 func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
-	want, err := s.order(ctx)
+	want, roots, err := s.prepareEnrolment(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
-	}
-	roots, err := s.trustAnchors(ctx, want.pin)
-	if err != nil {
-		return nil, fmt.Errorf("enrolling: %w", err)
-	}
-	if want.pin != nil && !slices.ContainsFunc(roots, want.pin.of) {
-		return nil, fmt.Errorf("enrolling: the token pins the root %s, and the authority that the configuration trusts has %s: not sent",
-			hex.EncodeToString(want.pin[:]), describe(roots))
 	}
 	return s.signWithToken(ctx, want, roots, old)
+}
+
+// prepareEnrolment gets a token, and the trust bundle of the authority that it may be sent to.
+func (s *Source) prepareEnrolment(ctx context.Context) (want tokenOrder, roots []*x509.Certificate, err error) {
+	if want, err = s.order(ctx); err != nil {
+		return want, nil, err
+	}
+	if roots, err = s.trustAnchors(ctx, want.pin); err != nil {
+		return want, nil, err
+	}
+	if want.pin != nil && !slices.ContainsFunc(roots, want.pin.of) {
+		return want, nil, fmt.Errorf("the token pins the root %s, and the authority that the configuration trusts has %s: not sent",
+			hex.EncodeToString(want.pin[:]), describe(roots))
+	}
+	return want, roots, nil
 }
 
 // keyType returns the kind of the next key: the configured one, else that of old, the

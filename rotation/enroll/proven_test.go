@@ -1,6 +1,7 @@
 package enroll_test
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -164,7 +165,10 @@ const listEvery = 12 * time.Hour
 
 func (a *authority) list(issuer *testpki.Pair) ([]byte, error) {
 	now := a.clock()()
-	l := &x509.RevocationList{Number: big.NewInt(now.UnixMicro()), ThisUpdate: now, NextUpdate: now.Add(24 * time.Hour)}
+	l := &x509.RevocationList{Number: big.NewInt(now.UnixMicro()), ThisUpdate: now, NextUpdate: now.Add(cmp.Or(a.listLife, 24*time.Hour))}
+	if a.listLife < 0 {
+		l.ThisUpdate = now.Add(2 * a.listLife)
+	}
 	var ends []int64
 	for _, c := range a.revoked {
 		if c.CheckSignatureFrom(issuer.Cert) == nil {

@@ -146,7 +146,7 @@ func (a *agent) noLists(ctx context.Context) {
 	}
 	a.unlisted = true
 	if len(a.cur.lists) > 0 {
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the authority serves no revoked lists any more, the last ones stay in effect", slog.Int("lists", len(a.cur.lists)))
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, noListsAnyMore, slog.Int("lists", len(a.cur.lists)))
 		return
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the authority serves no revoked lists")

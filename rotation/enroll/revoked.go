@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"slices"
@@ -60,6 +61,53 @@ func (s *Source) fetchLists(ctx context.Context, roots []*x509.Certificate, tag 
 	}
 	return got, nil
 }
+
+// enrolWithLists is enrol for the first certificate of a directory or of a process. The
+// identity has the lists that the authority serves, and what is carried over from old, so that
+// both are stored in one generation. tag is that of the lists.
+//
+// The lists are fetched before the token is sent. If required is set, a failure of that ends
+// the enrolment, and the token is not spent. Otherwise it is logged, for a caller that fetches
+// the lists again soon.
+func (s *Source) enrolWithLists(ctx context.Context, old *identity, required bool) (i *identity, tag string, err error) {
+	want, roots, err := s.prepareEnrolment(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("enrolling: %w", err)
+	}
+	got, failed := s.fetchLists(ctx, roots, "")
+	if failed != nil && required && !isUnsupported(failed) {
+		return nil, "", fmt.Errorf("enrolling: the token was not sent: %w", failed)
+	}
+	if i, err = s.signWithToken(ctx, want, roots, old); err != nil {
+		return nil, "", err
+	}
+	now := s.wallNow()
+	if err := i.carryOver(old, now); err != nil {
+		return nil, "", err
+	}
+	if i.lists, i.kept, err = i.succession(got, now); err != nil {
+		return nil, "", err
+	}
+	s.logLists(ctx, i, failed)
+	return i, got.tag, nil
+}
+
+// logLists logs what is wrong with the lists of an identity that is about to be stored. err
+// is that of fetching them.
+func (s *Source) logLists(ctx context.Context, i *identity, err error) {
+	switch {
+	case isUnsupported(err) && len(i.lists) > 0:
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, noListsAnyMore, slog.Int("lists", len(i.lists)))
+	case err != nil && !isUnsupported(err):
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
+	}
+	if end := i.lists.until(); !end.IsZero() && s.authority().After(end) {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a revoked list is out of date", slog.Time("until", end))
+	}
+}
+
+// noListsAnyMore is logged when lists of before stay in effect without a server for them.
+const noListsAnyMore = "the authority serves no revoked lists any more, the last ones stay in effect"
 
 // succession returns the lists that take the place of those of i after the answer got, and
 // the certificates that stay refused beside them.

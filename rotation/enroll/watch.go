@@ -129,12 +129,10 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 		return err
 	}
 	var i *identity
-	if over != nil {
-		i, err = a.replace(ctx, over)
-	} else {
-		i, err = a.enrol(ctx, before)
-	}
-	if err == nil {
+	tag := ""
+	if over == nil {
+		i, tag, err = a.enrolWithLists(ctx, before, false)
+	} else if i, err = a.replace(ctx, over); err == nil {
 		err = i.carryOver(before, a.wallNow())
 	}
 	if err == nil {
@@ -143,7 +141,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	if err != nil {
 		return err
 	}
-	a.failed = 0
+	a.failed, a.tag = 0, tag
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", logAttrs(i, nil)...)
 	a.install(ctx, i, a.wallNow(), a.authority())
 	a.recordOrigin(ctx, i)
