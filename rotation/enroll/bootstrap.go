@@ -131,7 +131,7 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 	defer cancel()
 	raw, err := d.dial(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, err
+		return nil, noAnswer{err}
 	}
 	defer func() { _ = raw.Close() }() // nothing was sent that could be lost
 	conn := tls.Client(raw, &tls.Config{
@@ -149,7 +149,7 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return nil, errors.New("the server does not speak TLS")
 	}
-	return nil, fmt.Errorf("TLS handshake: %w", err)
+	return nil, noAnswer{fmt.Errorf("TLS handshake: %w", err)}
 }
 
 // selfSigned reports whether c is a root. A pinned leaf or intermediate would verify the

@@ -84,27 +84,26 @@ func (t validity) renewalTime(skew time.Duration, u float64) time.Time {
 	return at
 }
 
-// The pauses below limit the requests that the authority gets after an outage: if it lasts
-// up to half of a life, they are less than twice those of a normal time. Most requests of a
-// normal time are for the trust bundle and the revoked lists, and go on at their rate
-// during an outage. Only renewals pile up. So the longest pause between attempts is about
-// the time between two refreshes (a sixth of the life, an hour at most): a service that
-// retries then asks about as often as in a normal time.
+// The pauses below bound two things: how long a service waits after an authority has come back,
+// and how many requests the authority gets then. A service whose certificate is valid works,
+// so its fleet comes back within 20 min; one whose certificate, or whose revoked lists, are over
+// does not, and comes back within 5 min. docs/design/0040-an-authority-that-is-away.md has what that
+// is for a fleet.
 const (
 	firstBackoff = time.Second
 	minBackoff   = 500 * time.Millisecond
-	// startBackoff is the longest pause before the first certificate: an operator may be
-	// watching the start.
+	// startBackoff is the longest pause after a refusal, before there is a certificate: an
+	// operator may be watching the start.
 	startBackoff = 30 * time.Second
 	// maxDoubled bounds the doubling. It is far above every ceiling.
 	maxDoubled = firstBackoff << 20
-	// Bounds of the longest pause: with a valid certificate, with an expired one, and
-	// after a refusal.
-	minStep, maxStep = 2 * time.Second, 2 * time.Hour
-	minOver, maxOver = 5 * time.Second, 45 * time.Minute
+	// Bounds of the longest pause: with a valid certificate, without one, and after a refusal.
+	minStep, maxStep = 2 * time.Second, 20 * time.Minute
+	minOver, maxOver = 5 * time.Second, 5 * time.Minute
 	maxSlow          = 5 * time.Minute
-	// maxAsked bounds a Retry-After if there is no valid certificate.
-	maxAsked = 5 * time.Minute
+	// maxAsked bounds a Retry-After if there is no valid certificate, and maxLater for the
+	// trust bundle, the revoked lists and the request that is held.
+	maxAsked, maxLater = 5 * time.Minute, time.Hour
 	// defaultTrustRefresh is the longest time between two refreshes of the trust bundle, if
 	// Config.TrustRefresh is 0.
 	defaultTrustRefresh = time.Hour
@@ -144,13 +143,14 @@ func (r retry) delay(u float64) time.Duration {
 }
 
 // ceiling returns the longest step. With a valid certificate it is shorter than what
-// remains of its life: so nothing expires if the authority is back in time. With an expired
-// certificate it is 45 min at most, not 2 h, because the service does not work.
+// remains of its life: so nothing expires if the authority is back in time.
 func (r retry) ceiling() time.Duration {
 	within := func(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
 	switch {
-	case r.life <= 0:
+	case r.life <= 0 && r.slow:
 		return startBackoff
+	case r.life <= 0:
+		return maxOver
 	case r.slow && r.remaining > 0:
 		return min(within(r.life/20, minOver, maxSlow), r.remaining/2)
 	case r.slow:
@@ -190,11 +190,13 @@ func refreshInterval(configured, life time.Duration) time.Duration {
 // refreshDelay returns the pause before the next refresh, after so many failures in a row.
 // The first retries come soon. Later ones come at the regular interval, so that an outage
 // does not change the rate of requests.
+// A Retry-After is obeyed up to an hour.
 func refreshDelay(failures int, every, retryAfter time.Duration, u float64) time.Duration {
+	asked := min(retryAfter, maxLater)
 	if step := doubled(failures); failures > 0 && step < every/2 {
-		return max(min(retryAfter, every)+time.Duration(u*float64(step)), minBackoff)
+		return max(asked+time.Duration(u*float64(step)), minBackoff)
 	}
-	return spread(every, u)
+	return max(asked+time.Duration(u*float64(every)/10), spread(every, u))
 }
 
 // spread returns d changed by a tenth of it at most, at random, so that services that were

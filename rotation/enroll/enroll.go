@@ -28,10 +28,13 @@
 //     If the gate refuses an identity, the one before is on disk again (TestRefusedYield).
 //   - The key of an enrolment is on disk before the token is sent. If the answer is lost,
 //     the same token with the same key gets the same certificate (TestRealLostAnswer).
-//   - A token is not sent if its certificate could not be stored (TestIssueSparesTheToken).
+//   - A token is not sent if its certificate could not be stored (TestIssueSparesTheToken), and
+//     not by [Issue] if the revoked lists could not be stored with it (TestIssueHasLists).
 //   - Renewal begins between 0.60 and 0.70 of the life, at a random point
-//     (TestRenewalPointsAreUniform), and is tried until it succeeds. After an outage the
-//     requests of a fleet are spread (TestNoHerdAfterOutage).
+//     (TestRenewalPointsAreUniform), and is tried until it succeeds. While the authority is
+//     away, an identity begins one request in 30 s at most (TestOutageIsPaced). After that the
+//     requests of a fleet are spread (TestNoHerdAfterOutage): over 5 min for certificates
+//     that have expired, and over 20 min for others.
 //   - A machine that was suspended renews within 30 s of waking
 //     (TestSuspendHealsWithinOneTick). A wrong clock here does no harm, because times
 //     are compared by the clock of the authority too (TestClockSkew).

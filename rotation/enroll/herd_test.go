@@ -154,12 +154,12 @@ func peak(times []time.Duration, from, bucket time.Duration) (most int) {
 	return most
 }
 
-// TestNoHerdAfterOutage simulates 1 000 services and an authority that is away for up to
-// half a life. When it is back, no interval has twice the requests of a normal one. An
+// TestNoHerdAfterOutage simulates 1 000 services that poll, and an authority that is away for up
+// to half a life. When it is back, no interval has three times the requests of a normal one. An
 // interval has some 340 requests, so that chance changes their number by 5 % only.
-// Renewals alone, which are 3 to 10 % of all requests, exceed twice their normal rate:
-// the renewals of six hours are made within two. To spread them over six hours would let
-// certificates expire although the authority is back.
+// Renewals alone, which are 3 to 10 % of all requests, exceed their normal rate by far: those of
+// twelve hours are made within 20 min, some 570 of a thousand services in the first ten. To spread
+// them further would let services wait that work again sooner otherwise.
 func TestNoHerdAfterOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds; -short leaves it out")
@@ -189,7 +189,7 @@ func TestNoHerdAfterOutage(t *testing.T) {
 				steady := float64(quiet) / float64((down-c.life)/bucket)
 				share := float64(peak(f.served, f.back, bucket)) / steady
 				worst = max(worst, share)
-				if share > 2 {
+				if share > 3 {
 					t.Errorf("seed %d: a peak of %.2f times the steady rate of %.0f per %v", seed, share, steady, bucket)
 				}
 				if f.late > 0 {
@@ -204,16 +204,22 @@ func TestNoHerdAfterOutage(t *testing.T) {
 	}
 }
 
-// TestHerdIsSeen is the same simulation with pauses of five minutes at most, as is
-// usual. It shows that the simulation finds a herd.
+// TestHerdIsSeen is the same simulation with pauses of two minutes at most, as is usual. It shows
+// that the simulation finds a herd.
 func TestHerdIsSeen(t *testing.T) {
 	const life, down, outage = 24 * time.Hour, 72 * time.Hour, 12 * time.Hour
 	f := fleet{life: life, down: down, back: down + outage, random: rand.New(rand.NewPCG(1, 7)), retry: func(r enroll.Retry) time.Duration {
-		return time.Duration(r.U * float64(min(time.Second<<min(r.Failures, 20), 5*time.Minute)))
+		return time.Duration(r.U * float64(min(time.Second<<min(r.Failures, 20), 2*time.Minute)))
 	}}
 	f.run(1000, f.back+life)
-	if got, quiet := peak(f.served, f.back, 10*time.Minute), peak(f.served[:len(f.served)/4], 0, 10*time.Minute); got < 2*quiet {
-		t.Errorf("peak %d, before %d: want a herd", got, quiet)
+	quiet := 0
+	for _, at := range f.served {
+		if at < down {
+			quiet++
+		}
+	}
+	if got, steady := peak(f.served, f.back, 10*time.Minute), quiet/int(down/(10*time.Minute)); got <= 3*steady {
+		t.Errorf("peak %d, before %d: want a herd", got, steady)
 	}
 }
 
@@ -228,6 +234,7 @@ func TestLook(t *testing.T) {
 		{0, hour, 0, 0.5, hour}, {0, hour, 0, 0, 54 * time.Minute}, {1, hour, 0, 1, time.Second}, {1, hour, 0, 0, 500 * time.Millisecond},
 		{11, hour, 0, 1, 1024 * time.Second}, {12, hour, 0, 0.5, hour}, {1 << 40, hour, 0, 1, 66 * time.Minute},
 		{1, hour, time.Minute, 1, 61 * time.Second}, {1, hour, 24 * hour, 0, hour}, {1, time.Second, 0, 0.5, time.Second},
+		{20, 10 * time.Minute, 30 * time.Minute, 1, 31 * time.Minute}, {20, hour, time.Minute, 0.5, hour}, // Retry-After after many failures
 	} {
 		if got := enroll.Look(c.failures, c.every, c.asks, c.u); got != c.want {
 			t.Errorf("Look(%d, %v, %v, %v) = %v, want %v", c.failures, c.every, c.asks, c.u, got, c.want)

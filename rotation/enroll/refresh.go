@@ -152,14 +152,19 @@ func (a *agent) noLists(ctx context.Context) {
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the authority serves no revoked lists")
 }
 
-// retryRefresh plans the next attempt after a failure.
+// retryRefresh plans the next attempt after a failure. Once the revoked lists are over, the
+// service is not ready: they are asked for when they end, and then as often as a renewal of an
+// expired certificate.
 func (a *agent) retryRefresh(t *dueTime, now time.Time, err error) {
 	t.failed(err)
-	failures := t.failures
+	failures, every := a.failuresOf(t, now), a.trustInterval()
 	if isDenied(err) {
 		failures += 20 // the pause is then the regular interval
 	}
-	t.schedule(now, now.Add(refreshDelay(failures, a.trustInterval(), retryAfterOf(err), a.random())))
+	if end := a.cur.lists.until(); t == &a.lists.dueTime && !end.IsZero() {
+		every = min(every, max(end.Sub(now), maxOver*9/10)) // a tenth of it is added at random
+	}
+	t.schedule(now, now.Add(refreshDelay(failures, every, retryAfterOf(err), a.random())))
 }
 
 // ReportInEffect shows the certificate stored in Dir to the authority, and says that the trust

@@ -107,7 +107,7 @@ func (c *Client) roundTrip(ctx context.Context, in apiRequest) (apiResponse, err
 		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err // the text of ue repeats method and address
 		}
-		return apiResponse{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.operation, c.url, err)
+		return apiResponse{}, noAnswer{fmt.Errorf("%s: reaching the authority at %s: %w", in.operation, c.url, err)}
 	}
 	arrived(resp.Header)
 	defer func() { _ = resp.Body.Close() }() // read only: nothing to lose
@@ -228,6 +228,11 @@ func isTemporary(err error) bool {
 	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) || errors.As(err, &slow) && slow.Timeout() ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
+
+// noAnswer is the error of a request that has got no answer.
+type noAnswer struct{ error }
+
+func (e noAnswer) Unwrap() error { return e.error }
 
 // retryAfterOf returns the Retry-After of an [Error], and 0 for other errors.
 func retryAfterOf(err error) time.Duration {

@@ -33,16 +33,19 @@ func (a *agent) run(ctx context.Context) error {
 			return ctx.Err()
 		case r := <-a.leaf.done:
 			a.leaf.running = false
+			a.outage.note(a.wallNow(), r.err)
 			if !a.overtaken(&a.leaf.dueTime, r.err) {
 				a.onRenewed(ctx, r)
 			}
 		case r := <-a.trust.done:
 			a.trust.running = false
+			a.outage.note(a.wallNow(), r.err)
 			if !a.overtaken(&a.trust.dueTime, r.err) {
 				a.onFetched(ctx, r)
 			}
 		case r := <-a.lists.done:
 			a.lists.running = false
+			a.outage.note(a.wallNow(), r.err)
 			if !a.overtaken(&a.lists.dueTime, r.err) {
 				a.onListed(ctx, r)
 			}
@@ -63,22 +66,91 @@ func (a *agent) run(ctx context.Context) error {
 // meanwhile, the result is adapted when it arrives (carryOver, succession).
 func (a *agent) begin(ctx context.Context, now time.Time) {
 	cur, tag := a.cur, a.tag
-	if a.leaf.due(now) {
-		a.leaf.roots = cur.roots
+	if a.ready(&a.leaf.dueTime, now) {
+		a.leaf.roots, a.outage.last = cur.roots, now
 		a.leaf.start(func() (*identity, error) { return a.replace(ctx, cur) })
 	}
-	if a.trust.due(now) {
-		a.trust.roots = cur.roots
+	if a.ready(&a.trust.dueTime, now) {
+		a.trust.roots, a.outage.last = cur.roots, now
 		a.trust.start(func() ([]*x509.Certificate, error) {
-			a.storeHead(ctx, cur) // in this task, because a renewal must not wait for it
-			return a.bundle(ctx, cur.roots)
+			roots, err := a.bundle(ctx, cur.roots)
+			if !unanswered(err) {
+				a.storeHead(ctx, cur) // in this task, because a renewal must not wait for it
+			}
+			return roots, err
 		})
 	}
-	if a.lists.due(now) {
-		a.lists.roots = cur.roots
+	if a.ready(&a.lists.dueTime, now) {
+		a.lists.roots, a.outage.last = cur.roots, now
 		a.lists.start(func() (fetchedLists, error) { return a.fetchLists(ctx, cur.roots, tag) })
 	}
 	a.beginWatch(ctx, now)
+}
+
+// outage is what is known of an authority that gives no answer. A service has four kinds of
+// requests: renewals, the trust bundle, the revoked lists, and the request that is held. In the first
+// moments, which may be a restart of the authority, each of them is repeated by itself. After that
+// they share what they know: the pauses count the failures of all, and two requests are a tick apart.
+type outage struct {
+	failures int       // requests in a row that got no answer; 0: there is no outage
+	since    time.Time // the first of these failures
+	last     time.Time // when a request began last
+}
+
+// note takes the outcome of a request. Any answer ends the outage, a refusal too.
+func (o *outage) note(now time.Time, err error) {
+	switch {
+	case !unanswered(err):
+		o.failures = 0
+	case o.failures == 0:
+		o.failures, o.since = 1, now
+	default:
+		o.failures++
+	}
+}
+
+// lasts reports whether the outage has lasted for the time of a tick, so that requests are
+// spaced by it.
+func (o *outage) lasts(now time.Time, tick time.Duration) bool {
+	return o.failures > 0 && now.Sub(o.since) >= tick
+}
+
+// unanswered reports whether err is that of a request to which nobody has answered. A server that
+// refuses the connection, or that is refused here, is there.
+func unanswered(err error) bool {
+	_, answered := errors.AsType[*Error](err)
+	return !answered && errors.As(err, new(noAnswer)) && !isDenied(err) && !unverified(err)
+}
+
+// opens returns the earliest moment for a request of the task, zero if there is none. The renewal
+// goes first: the others leave a tick before it free.
+func (a *agent) opens(t *dueTime, now time.Time) time.Time {
+	o, gap := &a.outage, tick(a.life())
+	if !o.lasts(now, gap) || now.Before(o.last) { // the second: the clock was set back
+		return time.Time{}
+	}
+	at := o.last.Add(gap)
+	if t == &a.leaf.dueTime || a.leaf.running {
+		return at
+	}
+	if renewal := later(a.leaf.at, at); later(t.at, at).Add(gap).After(renewal) {
+		return renewal.Add(gap)
+	}
+	return at
+}
+
+// ready reports whether a task must start now.
+func (a *agent) ready(t *dueTime, now time.Time) bool {
+	return t.due(now) && !now.Before(a.opens(t, now))
+}
+
+// failuresOf returns how often in a row a task has failed, for its next pause. In an outage the
+// failures of the others count: what becomes due then does not begin with short pauses.
+func (a *agent) failuresOf(t *dueTime, now time.Time) int {
+	if a.outage.lasts(now, tick(a.life())) {
+		return max(t.failures, a.outage.failures)
+	}
+	return t.failures
 }
 
 // overtaken reports whether a task has refused the server by a bundle that is not in effect any
@@ -100,11 +172,11 @@ func (a *agent) sleep(now time.Time) time.Duration {
 	d := tick(a.life())
 	for _, t := range []*dueTime{&a.leaf.dueTime, &a.trust.dueTime, &a.lists.dueTime} {
 		if !t.running {
-			d = min(d, t.at.Sub(now))
+			d = min(d, later(t.at, a.opens(t, now)).Sub(now))
 		}
 	}
-	if !a.watch.running && a.watchReady(now) {
-		d = min(d, a.watch.at.Sub(now))
+	if t := &a.watch.dueTime; !t.running && a.watchReady(now) {
+		d = min(d, later(t.at, a.opens(t, now)).Sub(now))
 	}
 	return max(d, time.Millisecond)
 }
@@ -162,7 +234,7 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	a.leaf.failed(err)
 	remaining := a.remaining(a.cur.leaf().NotAfter)
 	a.leaf.schedule(now, now.Add(retry{
-		failures: a.leaf.failures, life: a.life(), remaining: remaining,
+		failures: a.failuresOf(&a.leaf.dueTime, now), life: a.life(), remaining: remaining,
 		retryAfter: retryAfterOf(err), slow: isDenied(err) || errors.Is(err, ErrNoToken) || errors.Is(err, ErrOtherAuthority),
 	}.delay(a.random())))
 	level := slog.LevelWarn

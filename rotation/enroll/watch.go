@@ -66,6 +66,7 @@ type agent struct {
 	lastLoggedSkew time.Duration     // the offset that was logged last
 	unlisted       bool              // it was logged that the authority serves no lists
 	tag            string            // of the answer with the lists in effect
+	outage         outage            // of the authority, as far as is known
 
 	leaf  task[*identity]
 	trust task[[]*x509.Certificate]
@@ -111,8 +112,12 @@ func (a *agent) start(ctx context.Context) error {
 			return errors.Join(ctx.Err(), a.leaf.err) // with the last failure
 		}
 		a.failed++
-		r := retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: isDenied(err)}
-		a.notBefore = a.wallNow().Add(r.delay(a.random()))
+		now, r := a.wallNow(), retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: isDenied(err)}
+		wait := r.delay(a.random())
+		if a.outage.note(now, err); a.outage.lasts(now, tick(0)) {
+			wait = max(wait, tick(0))
+		}
+		a.notBefore = now.Add(wait)
 		a.leaf.failures, a.leaf.err, a.leaf.at = a.failed, err, a.notBefore
 		a.report()
 		if !isTemporary(err) {

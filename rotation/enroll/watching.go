@@ -85,7 +85,7 @@ func (a *agent) beginWatch(ctx context.Context, now time.Time) {
 			w.cancel()
 		}
 		return
-	case !a.watchReady(now) || !w.due(now):
+	case !a.watchReady(now) || !a.ready(&w.dueTime, now):
 		return
 	case w.told != watchValues{} && (stuck(w.told.trust, w.asked.trust, have.trust) || stuck(w.told.lists, w.asked.lists, have.lists)):
 		// The next answer would come at once and say the same.
@@ -100,6 +100,7 @@ func (a *agent) beginWatch(ctx context.Context, now time.Time) {
 		return
 	}
 	asking, cancel := context.WithCancel(ctx)
+	a.outage.last = now
 	w.asked, w.cancel, w.held = have, cancel, make(chan struct{}, 1)
 	conn, held := w.conn, w.held
 	wait := min(backoff.Between(leastWait, mostWait, a.random()), w.most, a.cur.leaf().NotAfter.Sub(now))
@@ -136,12 +137,18 @@ func (w *watching) disconnect() {
 	}
 }
 
-// onHeld notes that the request is held.
-func (a *agent) onHeld(ctx context.Context) { a.setMode(ctx, modeWatch, nil) }
+// onHeld notes that the request is held, which is an answer of a kind.
+func (a *agent) onHeld(ctx context.Context) {
+	a.outage.note(a.wallNow(), nil)
+	a.setMode(ctx, modeWatch, nil)
+}
 
 // onWatched takes the outcome of a request.
 func (a *agent) onWatched(ctx context.Context, r result[watchAnswer]) {
 	w, now := &a.watch, a.wallNow()
+	if !errors.Is(r.err, context.Canceled) {
+		a.outage.note(now, r.err)
+	}
 	switch {
 	case ctx.Err() != nil:
 	case r.err == nil:
@@ -160,7 +167,7 @@ func (a *agent) onWatched(ctx context.Context, r result[watchAnswer]) {
 	default:
 		w.failed(r.err)
 		w.disconnect()
-		w.schedule(now, now.Add(a.reconnectDelay(w.failures, retryAfterOf(r.err))))
+		w.schedule(now, now.Add(a.reconnectDelay(a.failuresOf(&w.dueTime, now), retryAfterOf(r.err))))
 		if held := r.value.held; held >= shortestCut {
 			w.most = min(w.most, held*3/4)
 			return // it was held: the next request shows whether they still are
@@ -169,9 +176,15 @@ func (a *agent) onWatched(ctx context.Context, r result[watchAnswer]) {
 	}
 }
 
-// reconnectDelay returns the pause after so many failures in a row, with full jitter.
+// reconnectDelay returns the pause after so many failures in a row: full jitter, and half of the
+// longest step at least, where a fleet is spread already. A Retry-After comes before it.
 func (a *agent) reconnectDelay(failures int, asked time.Duration) time.Duration {
-	return min(asked, maxAsked) + max(backoff.Full(backoff.Step(firstReconnect, mostReconnect, failures-1), a.random()), minTick)
+	step := backoff.Step(firstReconnect, mostReconnect, failures-1)
+	pause := backoff.Full(step, a.random())
+	if step == mostReconnect {
+		pause = backoff.Half(step, a.random())
+	}
+	return min(asked, maxLater) + max(pause, minTick)
 }
 
 // follow does what an answer asks for: it plans refreshes and a renewal.
