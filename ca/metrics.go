@@ -13,8 +13,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/watch"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -66,9 +68,7 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 	}
 	m.watched = prometheus.NewCounterVec(counter("watch_answers_total",
 		"Answers of GET /watch, by reason: trust, lists, renewal, wait (nothing has changed), replaced, full, closed, gone."), []string{"reason"})
-	for _, reason := range watch.Reasons() {
-		m.watched.WithLabelValues(string(reason))
-	}
+	m.beginAtZero()
 	if reg == nil {
 		return m, nil
 	}
@@ -100,6 +100,23 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// beginAtZero makes a series for each value of a label that is known. Prometheus sees no increase in a
+// counter whose first value is 1, so an alert would miss the first refusal of each rule.
+func (m *metrics) beginAtZero() {
+	for _, reason := range watch.Reasons() {
+		m.watched.WithLabelValues(string(reason))
+	}
+	for _, rule := range denial.Rules() {
+		m.refused.WithLabelValues(string(rule))
+	}
+	for _, kind := range []string{kinds.Issued, kinds.Renewed, kinds.Rekeyed, kinds.SelfIssued} {
+		m.issued.WithLabelValues(kind)
+	}
+	for _, by := range []string{limitAddress, limitService, limitTokens} {
+		m.limited.WithLabelValues(by)
+	}
 }
 
 // earliest returns when the first of all roots and intermediates expires.

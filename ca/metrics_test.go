@@ -79,7 +79,8 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[[2]string]float64{
 		{"artstore_ca_certificates_issued_total", "own"}:            1,
 		{"artstore_ca_requests_limited_total", "address"}:           1,
-		{"artstore_ca_requests_limited_total", "service"}:           -1,
+		{"artstore_ca_requests_limited_total", "service"}:           0,
+		{"artstore_ca_requests_refused_total", "token used once"}:   0,
 		{"artstore_ca_request_duration_seconds", "/crl"}:            2,
 		{"artstore_ca_request_duration_seconds", "other"}:           1,
 		{"artstore_ca_request_duration_seconds", "/nowhere"}:        -1,

@@ -39,6 +39,15 @@ const (
 	SoundPublicKey Rule = "sound public key"
 )
 
+// Rules returns all rules, for metrics: a counter that begins at 1 has not increased for Prometheus,
+// so each rule must be there before it refuses the first time.
+func Rules() []Rule {
+	return []Rule{
+		Profile, Names, KeyType, Lifetime, Token, Revoked, IssuerRevoked, Self, Request, Issuer, Proof, Grace, Root, Holder, Provisioner,
+		ACME, Loopback, LiveOfService, LiveOfLineage, Enroller, Auditor, Operator, Adopted, SoundPublicKey,
+	}
+}
+
 // Error is a denied request: a rule, and a text for its sender.
 type Error struct {
 	Status int // HTTP

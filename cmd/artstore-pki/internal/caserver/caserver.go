@@ -108,6 +108,9 @@ func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
 		Name: "artstore_ca_address_cap_refusals_total",
 		Help: "Connections closed and requests refused because their address had too many, by what: connections, requests (open), bodies (unfinished).",
 	}, []string{"what"})
+	for _, what := range []string{httpserver.LimitConns, httpserver.LimitRequests, httpserver.LimitBodies} {
+		m.WithLabelValues(what) // Prometheus sees no increase in a counter that begins at 1
+	}
 	registry.MustRegister(m)
 	return m
 }

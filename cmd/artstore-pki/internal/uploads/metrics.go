@@ -34,6 +34,14 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		tokenTook:  took("auth_token_acquisition_duration_seconds", "How long token requests took.", .1, .25, .5, 1, 2.5, 5, 10, 30),
 		uploadTook: took("ingester_upload_duration_seconds", "How long uploads took, all attempts together.", .01, .05, .1, .5, 1, 5, 10, 60, 600, 3600),
 	}
+	// Prometheus sees no increase in a counter that begins at 1.
+	for _, status := range []string{outcome(nil), outcome(errOther)} {
+		m.tokens.WithLabelValues(status)
+		m.uploads.WithLabelValues(status)
+	}
+	for _, kind := range errorTypes {
+		m.errors.WithLabelValues(kind.name)
+	}
 	registry.MustRegister(m.tokens, m.errors, m.uploads, m.bytes, m.retries, m.tokenTook, m.uploadTook)
 	return m
 }
@@ -66,19 +74,26 @@ func outcome(err error) string {
 	return "success"
 }
 
+// errOther is of no kind that errorTypes has.
+var errOther = errors.New("other")
+
+// errorTypes are the values of the label "error_type", the last one for every other error.
+var errorTypes = []struct {
+	is   error
+	name string
+}{
+	{ingestclient.ErrCredentials, "credentials"}, {ingestclient.ErrTLSPeer, "tls"}, {ingestclient.ErrConnection, "connection"},
+	{ingestclient.ErrTokenAnswer, "answer"}, {ingestclient.ErrTokenBinding, "binding"}, {ingestclient.ErrTokenEndpoint, "endpoint"},
+	{errOther, "other"},
+}
+
 // errorType returns the value of the label "error_type". The kind of the error decides and never its
 // text, so that there are few values.
 func errorType(err error) string {
-	for _, c := range []struct {
-		is   error
-		name string
-	}{
-		{ingestclient.ErrCredentials, "credentials"}, {ingestclient.ErrTLSPeer, "tls"}, {ingestclient.ErrConnection, "connection"},
-		{ingestclient.ErrTokenAnswer, "answer"}, {ingestclient.ErrTokenBinding, "binding"}, {ingestclient.ErrTokenEndpoint, "endpoint"},
-	} {
-		if errors.Is(err, c.is) {
-			return c.name
+	for _, kind := range errorTypes {
+		if errors.Is(err, kind.is) {
+			return kind.name
 		}
 	}
-	return "other"
+	return errOther.Error()
 }

@@ -16,6 +16,9 @@ func TestIngestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := NewMetrics(registry)
 	refused := &ingestclient.AuthError{Err: fmt.Errorf("%w: %w", ingestclient.ErrTokenEndpoint, ingestclient.ErrTLSPeer)}
+	if families, err := registry.Gather(); err != nil || len(families) != 7 {
+		t.Errorf("%d metrics begin at zero, %v", len(families), err)
+	}
 	o := m.Observer()
 	o.Token(time.Second, nil)
 	o.Token(0, refused)
