@@ -302,6 +302,12 @@ func (w *world) sendHTTP2(c io.ReadWriter, fs []hpack.HeaderField) {
 		must(w.t, enc.WriteField(f))
 	}
 	must(w.t, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}))
+	w.awaitHTTP2(fr, fs)
+}
+
+// awaitHTTP2 reads until the answer to the first request has ended, or the connection has.
+func (w *world) awaitHTTP2(fr *http2.Framer, fs []hpack.HeaderField) {
+	w.t.Helper()
 	for {
 		f, err := fr.ReadFrame()
 		if err != nil {

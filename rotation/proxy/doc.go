@@ -23,8 +23,9 @@
 //     cut, also in the middle of a WebSocket (TestDeniedPeerIsCut).
 //   - A peer cannot make up the identity that the service sees: no spelling of the headers
 //     passes, no header can remove them, and nothing leads past them (TestServiceSeesThePeer,
-//     TestForgedIdentity, TestForgedIdentityHTTP2, TestSmuggling, TestNoWayPast, FuzzScrub,
-//     FuzzProxyHeader).
+//     TestForgedIdentity, TestForgedIdentityHTTP2, TestSmuggling,
+//     TestSmugglingHTTP2, TestNoWayPast, TestPeerSpeaksPROXY, FuzzScrub, FuzzProxyHeader).
+//   - A target reaches the service as it was sent, or not at all (TestTargetIsNotRewritten).
 //   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere,
 //     FuzzParseAddress), and no web page can use the identity of a client
 //     (TestClientRefusesBrowsers).
