@@ -49,6 +49,27 @@ func TestTargetIsNotRewritten(t *testing.T) {
 	}
 }
 
+// TestForeignIdentityHeaders expects that no header passes by which other proxies name the peer,
+// or which a service of CGI takes for its own environment. The default name never passes,
+// also where the identity has another one.
+func TestForeignIdentityHeaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := httpService(t, http.HandlerFunc(show))
+	for name, edit := range map[string]func(*proxy.ServerConfig){"default": http1, "X-User": func(c *proxy.ServerConfig) { c.Protocol, c.IdentityHeader = proxy.HTTP, "X-User" }} {
+		_, server := w.server(at, edit)
+		for _, header := range []string{
+			"X-Client-Identity", "X_Client_Identity", "Remote-User", "Remote_User", "X-Remote-User", "X-Remote-Group", "X-Webauth-User", "X-Arr-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "X-Client-Dn", "X-Client-Verify", "Proxy", "PROXY",
+		} {
+			req := request(t, http.MethodGet, "https://"+server.addr+"/", "")
+			req.Header[header] = []string{"admin"}
+			if _, body := do(t, w.over(server.addr, overHTTP1), req); strings.Contains(body, "admin") {
+				t.Errorf("%s, %s: the service sees\n%s", name, header, body)
+			}
+		}
+	}
+}
+
 // TestSmugglingHTTP2 sends requests over HTTP/2 whose length differs from what they say, and
 // such that say their length as HTTP/1.1 does. What follows must not become a request.
 func TestSmugglingHTTP2(t *testing.T) {

@@ -23,7 +23,7 @@
 //     cut, also in the middle of a WebSocket (TestDeniedPeerIsCut).
 //   - A peer cannot make up the identity that the service sees: no spelling of the headers
 //     passes, no header can remove them, and nothing leads past them (TestServiceSeesThePeer,
-//     TestForgedIdentity, TestForgedIdentityHTTP2, TestSmuggling,
+//     TestForgedIdentity, TestForgedIdentityHTTP2, TestForeignIdentityHeaders, TestSmuggling,
 //     TestSmugglingHTTP2, TestNoWayPast, TestPeerSpeaksPROXY, FuzzScrub, FuzzProxyHeader).
 //   - A target reaches the service as it was sent, or not at all (TestTargetIsNotRewritten).
 //   - Cleartext stays on this machine unless that is asked for (TestCleartextStaysHere,

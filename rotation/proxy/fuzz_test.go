@@ -33,7 +33,7 @@ func FuzzScrub(f *testing.F) {
 		f.Add(seed)
 	}
 	s := scrubber{plainName(DefaultIdentityHeader)}
-	own := []string{"HTTP_X_CLIENT_IDENTITY", "HTTP_CLIENT_CERT", "HTTP_CLIENT_CERT_CHAIN", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED"}
+	own := []string{"HTTP_PROXY", "HTTP_REMOTE_USER", "HTTP_X_CLIENT_IDENTITY", "HTTP_CLIENT_CERT", "HTTP_CLIENT_CERT_CHAIN", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED"}
 	f.Fuzz(func(t *testing.T, name string) {
 		h := http.Header{name: {"a"}, "Accept": {"b"}}
 		s.scrub(h)
@@ -48,7 +48,8 @@ func FuzzScrub(f *testing.F) {
 			t.Fatal("another header is gone")
 		}
 		if _, there := h[name]; !there && !strings.HasPrefix(variable(name), "HTTP_X_") && !strings.HasPrefix(variable(name), "HTTP_CLIENT_CERT") &&
-			!strings.HasPrefix(variable(name), "HTTP_SSL_CLIENT_") && !strings.HasPrefix(variable(name), "HTTP_FORWARDED") {
+			!strings.HasPrefix(variable(name), "HTTP_SSL_CLIENT_") && !strings.HasPrefix(variable(name), "HTTP_FORWARDED") &&
+			!strings.HasPrefix(variable(name), "HTTP_REMOTE_") && variable(name) != "HTTP_PROXY" {
 			t.Fatalf("%q is gone", name)
 		}
 	})

@@ -21,6 +21,14 @@ var foreign = []string{
 	"ssl-client-", "x-ssl-", "x-tls-", "x-forwarded-client-cert",
 }
 
+// login are those of proxies that log users in. An operator may name one of them as the header
+// with the identity, because there are services that read no other one.
+var login = []string{"remote-", "x-remote-", "x-webauth-", "x-client-dn", "x-client-verify", "x-arr-clientcert", "x-amzn-mtls-"}
+
+// httpoxy is the header that a service of CGI gets as HTTP_PROXY, which its libraries take for
+// the proxy of their own requests. No standard has a header of this name.
+const httpoxy = "proxy"
+
 // forwarded are those that say where a request comes from. A server sets them itself.
 var forwarded = []string{"forwarded", "x-forwarded-", "x-real-ip", "x-original-", "x-envoy-"}
 
@@ -44,10 +52,12 @@ func plainName(name string) string {
 type scrubber struct{ identity string } // plainName of the header with the identity
 
 // scrub removes every header that a service could take for one of the proxy's own, however
-// its name is spelled.
+// its name is spelled. The default name of the identity is one also where another one is used: a
+// service that was told of one too few would believe the peer.
 func (s scrubber) scrub(h http.Header) {
 	for name := range h {
-		if plain := plainName(name); plain == s.identity || hasAnyPrefix(plain, foreign) || hasAnyPrefix(plain, forwarded) {
+		plain := plainName(name)
+		if plain == s.identity || plain == plainName(DefaultIdentityHeader) || plain == httpoxy || hasAnyPrefix(plain, foreign) || hasAnyPrefix(plain, login) || hasAnyPrefix(plain, forwarded) {
 			delete(h, name)
 		}
 	}
