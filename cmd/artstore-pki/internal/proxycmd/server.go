@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/rotation/proxy"
 )
 
@@ -77,6 +78,9 @@ func runServer(u *ui.UI, c *cli.Context) (err error) {
 	}
 	if err := cfg.Check(); err != nil {
 		return ui.UsageErrorf("%w", err)
+	}
+	if path := cfg.To.Path(); path != "" { // who takes its place gets the tokens of all requests
+		u.WarnOnce(fileperm.Parents(path), "others can put a socket of their own in place of "+path)
 	}
 	if cfg.Identity, err = identity.OfFlags(u, c, cfg.Logger); err != nil {
 		return err
