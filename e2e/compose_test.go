@@ -28,16 +28,38 @@ const (
 type server struct {
 	service, port string
 	names         []string // that clients use; the first one is the service's
+	store         string   // the service with the files; "" for the Admin Module
 }
+
+// The third Storage Element is three services: one that knows no TLS, the proxy before it, which
+// is what others connect to, and its way to the Admin Module.
+const (
+	proxied       = "storage-element-03"
+	proxiedPlain  = "storage-element-03-service"
+	proxiedClient = "storage-element-03-client"
+)
 
 var servers = []server{
-	{"admin-module", "8000", []string{"admin-module", "artstore_admin_module"}},
-	{"storage-element-01", "8000", []string{"storage-element-01", "artstore_storage_element_01"}},
-	{"storage-element-02", "8000", []string{"storage-element-02", "artstore_storage_element_02"}},
+	{"admin-module", "8000", []string{"admin-module", "artstore_admin_module"}, ""},
+	{"storage-element-01", "8000", []string{"storage-element-01", "artstore_storage_element_01"}, "storage-element-01"},
+	{"storage-element-02", "8000", []string{"storage-element-02", "artstore_storage_element_02"}, "storage-element-02"},
+	{proxied, "8000", []string{"storage-element-03", "artstore_storage_element_03"}, proxiedPlain},
 }
 
-// services run until they are stopped, and rotate.
-var services = []string{"ca", "admin-module", "storage-element-01", "storage-element-02", "ingester"}
+// rotating are the services that run until they are stopped, and renew a certificate of their own.
+var rotating = []string{"ca", "admin-module", "storage-element-01", "storage-element-02", proxied, "ingester"}
+
+// services are all that run until they are stopped.
+var services = append([]string{proxiedPlain, proxiedClient}, rotating...)
+
+// shared are the volumes that a service sees beside its own, and whether it may write there.
+var shared = map[string]map[string]bool{
+	"admin-module": {"/data/account": true},
+	"ingester":     {"/data/account": false},
+	proxiedPlain:   {"/data/storage-element-03-in": true, "/data/storage-element-03-out": false},
+	proxied:        {"/data/storage-element-03-in": false},
+	proxiedClient:  {"/data/storage-element-03-out": true, "/data/storage-element-03": false},
+}
 
 // TestCompose brings the stack up and watches it rotate twice under a load that
 // never ends. What was stored is hashed here, from the storage side's disk; what
@@ -55,10 +77,12 @@ func TestCompose(t *testing.T) {
 		checkNames(t, p, srv, address)
 		before[srv.service] = servedSerial(t, p, srv, address)
 	}
+	checkPlainIsAlone(t, s)
+	p.checkForgery(t, s)
 
 	s.await("two rotations of every service", rotationTimeout, func() bool {
 		r := rotations(t, s)
-		return !slices.ContainsFunc(services, func(name string) bool { return r[name] < wantRotations })
+		return !slices.ContainsFunc(rotating, func(name string) bool { return r[name] < wantRotations })
 	})
 	t.Logf("rotations: %v", rotations(t, s))
 	again := newPeers(t, s) // the first ones have expired, or will soon
@@ -93,7 +117,7 @@ func TestComposeAfterLongStop(t *testing.T) {
 	s.compose("up", "-d")
 	s.awaitHealthy(services...)
 	s.await("uploads", healthyTimeout, func() bool { return len(receipts(t, s)) > before })
-	for _, name := range services[1:] {
+	for _, name := range rotating[1:] {
 		if n := recorded(t, s, "issued")[name]; n != 1 {
 			t.Errorf("%s enrolled %d times, want once: within the grace its key renews the certificate that expired", name, n)
 		}
@@ -124,9 +148,9 @@ func checkHardened(t *testing.T, s *stack) {
 			}
 		}
 		for _, m := range c.Mounts {
-			account := m.Destination == "/data/account" && (name == "admin-module" || name == "ingester" && !m.RW)
-			if m.Destination != "/data/"+name && !account {
-				t.Errorf("%s sees %s", name, m.Destination)
+			writes, isShared := shared[name][m.Destination]
+			if m.Destination != "/data/"+name && !isShared || isShared && m.RW != writes {
+				t.Errorf("%s sees %s, writable: %v", name, m.Destination, m.RW)
 			}
 		}
 	}
@@ -183,7 +207,7 @@ func recorded(t *testing.T, s *stack, kind string) map[string]int {
 	}
 	count := map[string]int{}
 	for _, cert := range page.Certificates {
-		for _, name := range services {
+		for _, name := range rotating {
 			if cert.Kind == kind && slices.Contains(cert.Names, name) {
 				count[name]++
 			}
@@ -256,7 +280,7 @@ func checkStored(t *testing.T, s *stack) (fit int) {
 	t.Helper()
 	want := receipts(t, s)
 	for _, srv := range servers[1:] {
-		dir := filepath.Join(s.copyOut(srv.service, "/data/"+srv.service+"/store"), "files")
+		dir := filepath.Join(s.copyOut(srv.store, "/data/"+srv.store+"/store"), "files")
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)

@@ -53,7 +53,7 @@ func startStack(t *testing.T, leafLifetime time.Duration) *stack {
 	t.Cleanup(stop)
 	s.ctx, s.tool = ctx, composeTool(t)
 	s.env = append(os.Environ(), "ARTSTORE_IMAGE="+s.image, "ARTSTORE_LEAF_LIFETIME="+leafLifetime.String(),
-		"ARTSTORE_CA_PORT=", "ARTSTORE_ADMIN_PORT=", "ARTSTORE_STORAGE_01_PORT=", "ARTSTORE_STORAGE_02_PORT=")
+		"ARTSTORE_CA_PORT=", "ARTSTORE_ADMIN_PORT=", "ARTSTORE_STORAGE_01_PORT=", "ARTSTORE_STORAGE_02_PORT=", "ARTSTORE_STORAGE_03_PORT=")
 	t.Cleanup(s.cleanup)
 	s.run("bash", "../.ci/run", "image")
 	s.built = strings.TrimSpace(s.run("docker", "image", "inspect", "--format", "{{.Id}}", s.image))
@@ -76,6 +76,16 @@ func composeTool(t *testing.T) []string {
 	}
 	t.Fatal("neither docker-compose nor docker compose answers")
 	return nil
+}
+
+// try executes a command that may fail, and returns all that it printed.
+func (s *stack) try(command ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, commandTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = s.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // run executes a command and returns its standard output.
@@ -139,7 +149,8 @@ type container struct {
 		RW          bool
 	}
 	NetworkSettings struct {
-		Ports map[string][]struct{ HostIP string }
+		Ports    map[string][]struct{ HostIP string }
+		Networks map[string]struct{ IPAddress string }
 	}
 }
 
