@@ -8,7 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
+	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
@@ -20,6 +24,10 @@ const (
 	bare   = "bare"     // crypto/tls with a fixed configuration, and io.Copy
 	copied = "rotation" // rotation's server, and io.Copy
 	ours   = "proxy"    // package proxy
+
+	reverse  = "reverse"  // crypto/tls with a fixed configuration, and httputil.ReverseProxy
+	reversed = "reversed" // rotation's server, and httputil.ReverseProxy
+	oursHTTP = "http"     // package proxy in its mode HTTP
 )
 
 // beLane is one of the lanes. It prints its address, and serves until ctx ends.
@@ -31,12 +39,15 @@ func beLane(ctx context.Context, w io.Writer, o options) error {
 	if _, err := fmt.Fprintln(w, ln.Addr()); err != nil {
 		return err
 	}
-	if o.be == bare {
-		conf, err := config(o.dir)
-		if err != nil {
-			return err
-		}
+	conf, err := config(o.dir)
+	if err != nil {
+		return err
+	}
+	switch o.be {
+	case bare:
 		return serveCopies(tls.NewListener(ln, conf), o.to)
+	case reverse:
+		return (&http.Server{Handler: reverseTo(o.to), TLSConfig: conf, ReadHeaderTimeout: startWait}).ServeTLS(ln, "", "")
 	}
 	at := func(name string) string { return filepath.Join(o.dir, name) }
 	id, err := rotation.Open(ctx, rotation.Config{
@@ -45,25 +56,51 @@ func beLane(ctx context.Context, w io.Writer, o options) error {
 	if err != nil {
 		return err
 	}
-	switch o.be {
+	return rotating{id, o}.serve(ctx, ln)
+}
+
+// rotating is a lane that stands on an identity.
+type rotating struct {
+	id *rotation.Identity
+	o  options
+}
+
+func (r rotating) serve(ctx context.Context, ln net.Listener) error {
+	switch r.o.be {
 	case copied:
-		s, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(client), NextProtos: []string{}})
+		s, err := r.id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(client), NextProtos: []string{}})
 		if err != nil {
 			return err
 		}
-		return serveCopies(s.Listener(ln), o.to)
-	case ours:
-		to, err := proxy.ParseAddress(o.to)
+		return serveCopies(s.Listener(ln), r.o.to)
+	case reversed:
+		s, err := r.id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(client)})
 		if err != nil {
 			return err
 		}
-		s, err := proxy.NewServer(proxy.ServerConfig{Identity: id, Allow: []string{client}, To: to, Logger: slog.New(slog.DiscardHandler), Limits: proxy.Limits{MaxConnsPerAddress: 1024}})
+		return s.Serve(ctx, ln, reverseTo(r.o.to))
+	case ours, oursHTTP:
+		to, err := proxy.ParseAddress(r.o.to)
+		if err != nil {
+			return err
+		}
+		protocol := map[string]proxy.Protocol{ours: proxy.TCP, oursHTTP: proxy.HTTP}[r.o.be]
+		s, err := proxy.NewServer(proxy.ServerConfig{Identity: r.id, Allow: []string{client}, To: to, Protocol: protocol, Logger: slog.New(slog.DiscardHandler), Limits: proxy.Limits{MaxConnsPerAddress: 1024}})
 		if err != nil {
 			return err
 		}
 		return s.Serve(ctx, ln)
 	}
-	return fmt.Errorf("no lane %q", o.be)
+	return fmt.Errorf("no lane %q", r.o.be)
+}
+
+// reverseTo is the reverse proxy of the standard library as its users set it up, with as many
+// idle connections to the service as the bench needs: the default of two would make it connect
+// again and again.
+func reverseTo(to string) http.Handler {
+	p := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to})
+	p.Transport = &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute}
+	return p
 }
 
 // serveCopies is the least that a proxy can do: a copy in each direction, until one ends.

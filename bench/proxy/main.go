@@ -1,6 +1,7 @@
-// Proxy measures what package rotation/proxy costs beside a bare copy over crypto/tls, beside
-// rotation's server with such a copy, and beside ghostunnel: see ../README.md for the method
-// and for how to read the tables.
+// Proxy measures what package rotation/proxy costs: for TCP beside a bare copy over crypto/tls,
+// rotation's server with such a copy, and ghostunnel; for HTTP beside the reverse proxy of the
+// standard library with a fixed configuration of TLS. See ../README.md for the method and for how to
+// read the tables.
 package main
 
 import (
@@ -22,6 +23,7 @@ type options struct {
 	rounds     int
 	mib        int
 	handshakes int
+	requests   int
 	ghostunnel string
 	seed       uint64
 	quick      bool
@@ -30,7 +32,7 @@ type options struct {
 }
 
 // tables in the order they are printed.
-const tables = "up down handshakes"
+const tables = "up down handshakes http-up http-down http-handshakes requests1 requests2"
 
 func parse(args []string) (options, error) {
 	var o options
@@ -39,6 +41,7 @@ func parse(args []string) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 11, "rounds; every lane has one turn in each, in random order")
 	fs.IntVar(&o.mib, "mib", 512, "MiB that one turn sends through one connection")
 	fs.IntVar(&o.handshakes, "n", 500, "connections of one turn, one after the other, each with a full handshake and one byte")
+	fs.IntVar(&o.requests, "requests", 4000, "requests of one turn, 16 at a time over connections that stay open")
 	fs.StringVar(&o.ghostunnel, "ghostunnel", "", "`PATH` of a binary of ghostunnel; without it that lane is left out")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the order of the rounds")
 	fs.BoolVar(&o.quick, "quick", false, "a smoke test; its figures mean nothing")
@@ -49,13 +52,13 @@ func parse(args []string) (options, error) {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.mib, o.handshakes = 1, 4, 5
+		o.rounds, o.mib, o.handshakes, o.requests = 1, 4, 5, 20
 	}
 	switch {
 	case len(fs.Args()) > 0:
 		return o, fmt.Errorf("unexpected argument %q", fs.Args()[0])
-	case o.rounds < 1 || o.mib < 1 || o.handshakes < 1:
-		return o, errors.New("-rounds, -mib and -n must be at least 1")
+	case min(o.rounds, o.mib, o.handshakes, o.requests) < 1:
+		return o, errors.New("-rounds, -mib, -n and -requests must be at least 1")
 	}
 	return o, nil
 }
@@ -80,11 +83,29 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	defer r.close()
 	p := &frame.Printer{W: w}
 	title, machine := frame.Header("proxy")
-	p.Print("%s\nmachine   %s\nflags     rounds %d, mib %d, n %d, seed %d\nload before  %s\n", title, machine, o.rounds, o.mib, o.handshakes, o.seed, frame.Load())
+	p.Print("%s\nmachine   %s\nflags     rounds %d, mib %d, n %d, requests %d, seed %d\nload before  %s\n", title, machine, o.rounds, o.mib, o.handshakes, o.requests, o.seed, frame.Load())
+	size := int64(o.mib) << 20
 	steps := map[string]func(context.Context) error{
-		"up":         func(ctx context.Context) error { return r.transfers(ctx, p, "up", 'u') },
-		"down":       func(ctx context.Context) error { return r.transfers(ctx, p, "down", 'd') },
-		"handshakes": func(ctx context.Context) error { return r.connections(ctx, p) },
+		"up": func(context.Context) error {
+			return r.transfers(p, r.tcp, "up through one connection", func(l lane) error { return r.send(l, 'u', size) })
+		},
+		"down": func(context.Context) error {
+			return r.transfers(p, r.tcp, "down through one connection", func(l lane) error { return r.send(l, 'd', size) })
+		},
+		"handshakes": func(context.Context) error {
+			return r.connections(p, r.tcp, "connections with a full handshake and a byte", r.connect)
+		},
+		"http-up": func(ctx context.Context) error {
+			return r.transfers(p, r.http, "up in one request", r.uploads(ctx, size))
+		},
+		"http-down": func(ctx context.Context) error {
+			return r.transfers(p, r.http, "down in one answer", r.downloads(ctx, size))
+		},
+		"http-handshakes": func(ctx context.Context) error {
+			return r.connections(p, r.http, "connections with a full handshake and a request", r.firstRequests(ctx))
+		},
+		"requests1": func(ctx context.Context) error { return r.manyRequests(ctx, p, false) },
+		"requests2": func(ctx context.Context) error { return r.manyRequests(ctx, p, true) },
 	}
 	if err := o.table.Run(ctx, tables, steps); err != nil {
 		return err

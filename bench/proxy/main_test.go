@@ -22,14 +22,17 @@ func TestTables(t *testing.T) {
 	if err := run(t.Context(), &out, []string{"-quick", "-ghostunnel", os.Getenv("GHOSTUNNEL")}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"up through one connection", "down through one connection", "connections with a full handshake"} {
+	for _, want := range []string{"up through one connection", "down through one connection", "connections with a full handshake and a byte", "up in one request", "down in one answer", "connections with a full handshake and a request", "requests over HTTP/1.1", "requests over HTTP/2"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}
 	}
-	for _, lane := range []string{"bare crypto/tls copy", "bare again (control)", "rotation with that copy", "artstore rotation/proxy"} {
-		if strings.Count(out.String(), lane) != 3 {
-			t.Errorf("%s is not in each table:\n%s", lane, out.String())
+	for lane, times := range map[string]int{
+		"bare crypto/tls copy": 3, "bare again (control)": 3, "rotation with that copy": 3, "artstore rotation/proxy": 8,
+		"ReverseProxy, crypto/tls": 5, "the same again (control)": 5, "rotation, ReverseProxy": 5,
+	} {
+		if strings.Count(out.String(), lane) != times {
+			t.Errorf("%s is not in each of its %d tables:\n%s", lane, times, out.String())
 		}
 	}
 }

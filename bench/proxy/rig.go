@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,12 +28,14 @@ type lane struct {
 	cmd        *exec.Cmd
 }
 
-// rig is a service, the proxies in front of it, and a client.
+// rig is a service of TCP and one of HTTP, the proxies in front of them, and a client. The first
+// lane of each list is what the others are compared with, and the second one is the same again.
 type rig struct {
-	o       options
-	service net.Listener
-	client  *tls.Config
-	lanes   []lane // the bare one first, and then the same again
+	o         options
+	service   net.Listener
+	web       *http.Server
+	client    *tls.Config
+	tcp, http []lane
 }
 
 func newRig(ctx context.Context, dir string, o options) (r *rig, err error) {
@@ -51,23 +55,36 @@ func newRig(ctx context.Context, dir string, o options) (r *rig, err error) {
 		return nil, err
 	}
 	go serve(r.service)
-	for _, l := range [][2]string{{"bare crypto/tls copy", bare}, {"bare again (control)", bare}, {"rotation with that copy", copied}, {"artstore rotation/proxy", ours}} {
-		if err := r.startOwn(ctx, l[0], l[1], filepath.Join(dir, "server")); err != nil {
+	webAddr, err := r.startWeb()
+	if err != nil {
+		return nil, err
+	}
+	dir = filepath.Join(dir, "server")
+	for _, l := range []ownLane{{"bare crypto/tls copy", bare}, {"bare again (control)", bare}, {"rotation with that copy", copied}, {"artstore rotation/proxy", ours}} {
+		if err := r.startOwn(ctx, &r.tcp, l, dir, r.service.Addr().String()); err != nil {
+			return r, err
+		}
+	}
+	for _, l := range []ownLane{{"ReverseProxy, crypto/tls", reverse}, {"the same again (control)", reverse}, {"rotation, ReverseProxy", reversed}, {"artstore rotation/proxy", oursHTTP}} {
+		if err := r.startOwn(ctx, &r.http, l, dir, webAddr); err != nil {
 			return r, err
 		}
 	}
 	if o.ghostunnel != "" {
-		err = r.startGhostunnel(ctx, filepath.Join(dir, "server"))
+		err = r.startGhostunnel(ctx, dir)
 	}
 	return r, err
 }
 
-func (r *rig) startOwn(ctx context.Context, name, be, dir string) error {
+// ownLane is a lane that is this program: its name in the tables, and the value of -be.
+type ownLane struct{ name, be string }
+
+func (r *rig) startOwn(ctx context.Context, lanes *[]lane, l ownLane, dir, to string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "-be", be, "-dir", dir, "-to", r.service.Addr().String()) //nolint:gosec // G204: itself
+	cmd := exec.CommandContext(ctx, self, "-be", l.be, "-dir", dir, "-to", to) //nolint:gosec // G204: itself
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -76,9 +93,9 @@ func (r *rig) startOwn(ctx context.Context, name, be, dir string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	r.lanes = append(r.lanes, lane{name, "", cmd})
+	*lanes = append(*lanes, lane{l.name, "", cmd})
 	addr, err := bufio.NewReader(out).ReadString('\n')
-	r.lanes[len(r.lanes)-1].addr = strings.TrimSpace(addr)
+	(*lanes)[len(*lanes)-1].addr = strings.TrimSpace(addr)
 	return err
 }
 
@@ -94,11 +111,11 @@ func (r *rig) startGhostunnel(ctx context.Context, dir string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	r.lanes = append(r.lanes, lane{"ghostunnel", addr, cmd})
+	r.tcp = append(r.tcp, lane{"ghostunnel", addr, cmd})
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	for {
-		err := r.connect(r.lanes[len(r.lanes)-1])
+		err := r.connect(r.tcp[len(r.tcp)-1])
 		if err == nil {
 			return nil
 		}
@@ -111,12 +128,15 @@ func (r *rig) startGhostunnel(ctx context.Context, dir string) error {
 }
 
 func (r *rig) close() {
-	for _, l := range r.lanes {
+	for _, l := range slices.Concat(r.tcp, r.http) {
 		_ = l.cmd.Process.Kill() // it may have ended
 		_ = l.cmd.Wait()         // its status is that of the kill
 	}
 	if r.service != nil {
 		_ = r.service.Close() // nothing is under way
+	}
+	if r.web != nil {
+		_ = r.web.Close() // as above
 	}
 }
 
@@ -196,35 +216,32 @@ func measure(l lane, do func() error) (turn, error) {
 	return turn{wall.Seconds(), max(after.CPU-before.CPU, 5*time.Millisecond).Seconds()}, err
 }
 
-func (r *rig) rounds(do func(lane) error) ([][]turn, error) {
-	return frame.Rounds(frame.Order(r.o.seed), r.o.rounds, len(r.lanes), func(i int) (turn, error) {
-		return measure(r.lanes[i], func() error { return do(r.lanes[i]) })
+func (r *rig) rounds(lanes []lane, do func(lane) error) ([][]turn, error) {
+	return frame.Rounds(frame.Order(r.o.seed), r.o.rounds, len(lanes), func(i int) (turn, error) {
+		return measure(lanes[i], func() error { return do(lanes[i]) })
 	})
 }
 
 func wall(t turn) float64 { return 1 / t.wall }
 func cpu(t turn) float64  { return 1 / t.cpu }
 
-// transfers prints the throughput of one connection in one direction.
-func (r *rig) transfers(_ context.Context, p *frame.Printer, name string, direction byte) error {
-	all, err := r.rounds(func(l lane) error { return r.send(l, direction, int64(r.o.mib)<<20) })
+// transfers prints the throughput of one connection.
+func (r *rig) transfers(p *frame.Printer, lanes []lane, what string, do func(lane) error) error {
+	all, err := r.rounds(lanes, do)
 	if err != nil {
 		return err
 	}
-	p.Print("\n%d MiB %s through one connection: throughput by the clock, and by the processor of the proxy\n", r.o.mib, name)
-	p.Print("%-26s %8s %8s %12s %8s\n", "proxy", "MiB/s", "ratio", "MiB/CPU-s", "ratio")
-	for i, l := range r.lanes {
-		p.Print("%-26s %8.0f %8.3f %12.0f %8.3f\n", l.name, float64(r.o.mib)*middle(all[i], wall), frame.Paired(all[i], all[0], wall), float64(r.o.mib)*middle(all[i], cpu), frame.Paired(all[i], all[0], cpu))
-	}
+	p.Print("\n%d MiB %s: throughput by the clock, and by the processor of the proxy\n", r.o.mib, what)
+	table(p, lanes, all, "MiB", float64(r.o.mib))
 	return nil
 }
 
 // connections prints how many connections a second of the processor makes.
-func (r *rig) connections(_ context.Context, p *frame.Printer) error {
+func (r *rig) connections(p *frame.Printer, lanes []lane, what string, do func(lane) error) error {
 	n := r.o.handshakes
-	all, err := r.rounds(func(l lane) error {
+	all, err := r.rounds(lanes, func(l lane) error {
 		for range n {
-			if err := r.connect(l); err != nil {
+			if err := do(l); err != nil {
 				return err
 			}
 		}
@@ -233,12 +250,17 @@ func (r *rig) connections(_ context.Context, p *frame.Printer) error {
 	if err != nil {
 		return err
 	}
-	p.Print("\n%d connections with a full handshake and a byte, one after the other: by the processor of the proxy\n", n)
-	p.Print("%-26s %10s %8s\n", "proxy", "per CPU-s", "ratio")
-	for i, l := range r.lanes {
-		p.Print("%-26s %10.0f %8.3f\n", l.name, float64(n)*middle(all[i], cpu), frame.Paired(all[i], all[0], cpu))
-	}
+	p.Print("\n%d %s, one after the other: by the clock, and by the processor of the proxy\n", n, what)
+	table(p, lanes, all, "", float64(n))
 	return nil
+}
+
+// table prints how much of a unit each lane did, by the clock and by the processor, and its ratios to the first one.
+func table(p *frame.Printer, lanes []lane, all [][]turn, unit string, amount float64) {
+	p.Print("%-26s %8s %8s %12s %8s\n", "proxy", unit+"/s", "ratio", unit+"/CPU-s", "ratio")
+	for i, l := range lanes {
+		p.Print("%-26s %8.0f %8.3f %12.0f %8.3f\n", l.name, amount*middle(all[i], wall), frame.Paired(all[i], all[0], wall), amount*middle(all[i], cpu), frame.Paired(all[i], all[0], cpu))
+	}
 }
 
 // middle is the median of a figure.
