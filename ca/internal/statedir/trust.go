@@ -136,6 +136,12 @@ func (f Dir) Row(c *x509.Certificate, key *translog.Key, sealKey bool) (row trus
 // Fetch brings the certificates and keys that a document names from the record into the
 // directory, and the lists of its roots. What is there already stays, but for the lists, which
 // are replaced by newer ones. The document itself is not written.
+//
+// Nothing is written if the directory has everything, so a replica whose directory is read-only or
+// full follows each step between certificates that it has (TestFollowsWithoutFile in ca). One that
+// brings a new certificate is an error there, and the replica issues nothing until the
+// directory can be written: a key that is in memory only would be in no backup of the directory, unknown to
+// doctor, and left out by a change of the password.
 func (f Dir) Fetch(ctx context.Context, d *trust.Document, from *truststore.Store, key *translog.Key) error {
 	for _, fp := range d.Roots {
 		row, err := from.Row(ctx, fp)
