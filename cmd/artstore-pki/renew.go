@@ -48,8 +48,10 @@ key of the same type, new certificate, and the trust bundle of the moment, swapp
 owner, group and mode stay. No token is needed while the certificate is valid. The authority and
 its anchor are read from DIR; --ca-url is for another address, or a DIR of an older version.
 
-With --if-due it does nothing before the certificate is due or the authority orders a renewal, and
-is for a timer: artstore-pki renew --if-due --quiet DIR -- systemctl reload nginx
+With --if-due it renews only when the certificate is due or the authority orders it, and is for a
+timer: artstore-pki renew --if-due --quiet DIR -- systemctl reload nginx
+Before that it only asks for such an order, and replaces revoked lists in the second half of their
+validity. Then the status is 0, also if the authority does not answer.
 CMD, behind --exec or --, runs without a shell when the files have changed and until it has
 succeeded: one that failed, or was not reached, runs at the next time. It finds in its environment
 ROTATED_DIR, ROTATED_SERVICE, ROTATED_SERIAL, ROTATED_NOT_AFTER and ROTATED_CHANGED.`,
@@ -78,7 +80,7 @@ ROTATED_DIR, ROTATED_SERVICE, ROTATED_SERIAL, ROTATED_NOT_AFTER and ROTATED_CHAN
 }
 
 // statusesRenew ends the help of renew.
-const statusesRenew = `   0    renewed, or not due; and CMD succeeded, if it was run
+const statusesRenew = `   0    renewed, or nothing was due; and CMD succeeded, if it was run
    1    it failed, also if another process holds DIR, or CMD has no status of its own
    2    the command line is wrong
    *    the status of CMD, if that failed

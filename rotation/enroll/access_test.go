@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -144,6 +146,55 @@ func TestOneWriter(t *testing.T) {
 		time.Sleep(45 * time.Minute)
 		if _, renewed, err := enroll.RenewIfDue(t.Context(), w.cfg); err != nil || !renewed {
 			t.Errorf("due: %v, %v", renewed, err)
+		}
+	})
+}
+
+// TestIfDueRefreshesLists expects that RenewIfDue leaves a certificate that is not due alone,
+// fetches no lists while those that are stored are in the first half of their validity, replaces
+// them in the second, and keeps them if that fails.
+func TestIfDueRefreshesLists(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 30*24*time.Hour)
+		first, err := enroll.Issue(t.Context(), w.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := func() string {
+			t.Helper()
+			text, err := os.ReadFile(filepath.Join(w.cfg.Dir, "crl.pem"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		run := func() rotation.Material {
+			t.Helper()
+			m, renewed, err := enroll.RenewIfDue(t.Context(), w.cfg)
+			if err != nil || renewed || !m.Certificate.Leaf.Equal(first.Certificate.Leaf) {
+				t.Errorf("renewed %v, %v", renewed, err)
+			}
+			return m
+		}
+		before, fetched := stored(), w.ca.count(stepapi.PathRevoked)
+		w.ca.revoke(first.Certificate.Leaf) // any will do
+		time.Sleep(11 * time.Hour)
+		run()
+		if stored() != before || w.ca.count(stepapi.PathRevoked) != fetched {
+			t.Error("lists were fetched in the first half of their validity")
+		}
+		time.Sleep(2 * time.Hour)
+		w.ca.setFault(func(*http.Request) *stepapi.Error { return &stepapi.Error{Status: http.StatusServiceUnavailable} })
+		if run(); stored() != before || !strings.Contains(w.log.String(), `level=WARN msg="revoked lists not refreshed"`) {
+			t.Errorf("a failure: log %s", w.log.String())
+		}
+		w.ca.setFault(nil)
+		if m := run(); stored() == before || !isRevoked(m, first.Certificate.Leaf) {
+			t.Error("not refreshed")
+		}
+		if pair := readDir(t, w.cfg.Dir).Certificate; !pair.Leaf.Equal(first.Certificate.Leaf) {
+			t.Error("another certificate is stored")
 		}
 	})
 }

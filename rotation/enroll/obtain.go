@@ -66,6 +66,10 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 // renewal, with one request that takes 5 s at most, and returns the stored identity if it
 // does not. An authority that does not answer orders nothing. With [Config.PollOnly] there
 // is no such request.
+//
+// Revoked lists are refreshed without a renewal, with renewed false, once one of them is in the
+// second half of its validity: a list that is over lets some programs refuse everybody. A failure
+// of that is logged. The trust bundle comes with a renewal only.
 func RenewIfDue(ctx context.Context, cfg Config) (m rotation.Material, renewed bool, err error) {
 	return renewOnce(ctx, cfg, (*identity).due)
 }
@@ -117,7 +121,8 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	}
 	defer release()
 	if !due(old, s.wallNow()) && !s.ordered(ctx, old) {
-		return old.material(), false, nil
+		m, err := s.refreshStored(ctx, old)
+		return m, false, err
 	}
 	m, err := s.renewStored(ctx, old)
 	return m, err == nil, err

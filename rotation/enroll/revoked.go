@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 // fetchedLists are the lists that an authority serves.
@@ -90,6 +91,33 @@ func (s *Source) enrolWithLists(ctx context.Context, old *identity, required boo
 	}
 	s.logLists(ctx, i, failed)
 	return i, got.tag, nil
+}
+
+// refreshStored stores old with newer lists if one of those that it has is in the second half of
+// its validity. The error is that of storing.
+func (s *Source) refreshStored(ctx context.Context, old *identity) (rotation.Material, error) {
+	now := s.wallNow()
+	if !slices.ContainsFunc(old.lists, func(l signedList) bool { return revocation.HalfOver(l.ThisUpdate, l.NextUpdate, now) }) {
+		return old.material(), nil
+	}
+	s.listHolder.Store(old)
+	i := *old
+	got, err := s.fetchLists(ctx, old.roots, "")
+	if err == nil {
+		i.lists, i.kept, err = old.succession(got, now)
+	}
+	if err != nil {
+		s.logLists(ctx, old, err)
+		return old.material(), nil
+	}
+	s.logLists(ctx, &i, nil)
+	if i.lists.equal(old.lists) && i.kept.Len() == old.kept.Len() {
+		return old.material(), nil
+	}
+	if _, err := s.store.save(&i); err != nil {
+		return rotation.Material{}, err
+	}
+	return i.material(), nil
 }
 
 // logLists logs what is wrong with the lists of an identity that is about to be stored. err
