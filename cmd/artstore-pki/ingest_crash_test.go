@@ -22,7 +22,8 @@ import (
 
 // crashEnv asks for all points, as the stage crash of .ci/run does ("all"), or for
 // those in calls besides that hardly matter, as `make soak` does ("long"). It is an
-// error then if strace is missing or may not trace.
+// error then if strace is missing or may not trace. "none" leaves these tests out: the
+// stage test says so if the stage crash follows.
 const crashEnv = "ARTSTORE_CRASH_MATRIX"
 
 // changing are the system calls by which ingest changes what is on disk.
@@ -32,6 +33,18 @@ var changing = []string{"mkdirat", "renameat", "linkat", "unlinkat", "fsync", "p
 type crashSpool struct {
 	dialect, ids, after string
 	never               bool // no file may end as ambiguous: the element takes our ids, and ingest was told so
+}
+
+// crashTest are the names of tests that the stage crash runs.
+var crashTest = regexp.MustCompile(`Crash(es|Matrix)$`)
+
+// TestCrashStage: that stage asks for the same names.
+func TestCrashStage(t *testing.T) {
+	script, err := os.ReadFile("../../.ci/run")
+	must(t, err)
+	if want := "-run '" + crashTest.String() + "'"; strings.Count(string(script), want) != 1 {
+		t.Errorf("the stage crash of .ci/run does not have %s", want)
+	}
 }
 
 // TestIngestCrashMatrix cuts the life of files at the system calls that change
@@ -85,8 +98,15 @@ func TestIngestCrashMatrix(t *testing.T) {
 }
 
 // needTracing skips a test if strace cannot kill programs here, or fails it if all points were asked for.
+// The stage crash chooses the tests that call it by their names.
 func needTracing(t *testing.T) {
 	t.Helper()
+	if !crashTest.MatchString(t.Name()) {
+		t.Fatalf("the stage crash of .ci/run does not know the name %s", t.Name())
+	}
+	if os.Getenv(crashEnv) == "none" {
+		t.Skip(crashEnv + "=none: the stage crash runs it")
+	}
 	err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "-e", "inject=exit_group:signal=KILL", "true").Run()
 	switch {
 	case killed(err):

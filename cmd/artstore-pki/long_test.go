@@ -11,8 +11,8 @@ func long(t *testing.T, what string) {
 }
 
 // afterKills skips a test of what a kill leaves behind under -race: it starts the program
-// hundreds of times and looks at the disk, where the detector sees nothing. The plain
-// stage runs it, and the crash stage at every cut.
+// hundreds of times and looks at the disk, where the detector sees nothing. The stage test
+// runs it, or the stage crash at every cut.
 func afterKills(t *testing.T) {
 	t.Helper()
 	if raceEnabled {
