@@ -204,6 +204,7 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
 			`DROP TABLE trust_versions`, `DROP TABLE authorities`, `DROP TABLE trust_reports`, `DROP TABLE deliveries`, `CREATE TABLE lineages (lineage TEXT NOT NULL PRIMARY KEY, trust_digest TEXT NOT NULL, reported_at BIGINT NOT NULL)`, `DROP TABLE renewal_orders`,
 			`DROP INDEX acme_orders_replaces`, `ALTER TABLE acme_orders DROP COLUMN replaces`,
+			`DROP TABLE tally_state`, `DROP TABLE tallies`, `DROP TABLE holders`, `DROP TABLE fingerprints`,
 			`DELETE FROM goose_db_version WHERE version_id >= 6`,
 		} {
 			if err == nil {
