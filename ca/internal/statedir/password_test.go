@@ -78,6 +78,9 @@ func must(t *testing.T, err error) {
 // crash leaves there. Each of these states opens with the old password or with the new one,
 // and with what secrets/password has. The same call ends the change.
 func TestPasswordCrashes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it derives keys for seconds; -short leaves it out")
+	}
 	t.Parallel()
 	dir, seen := made(t, setup.Options{}), keyring{}
 	old, err := secret.ReadFile(filepath.Join(dir, "secrets", "password"))
