@@ -24,6 +24,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -99,6 +100,42 @@ func OpenAsIs(ctx context.Context, where string) (*DB, error) {
 	}
 	return &DB{pools: []*sql.DB{pool}, Read: postgresQuerier{pool}}, nil
 }
+
+// OpenReaders opens a database for reading, beside whatever writes it, with conns connections of its
+// own at most. Nothing is migrated: a schema that is not the one of this program is an error, and so is
+// a place without a record ([ErrNoRecord]).
+func OpenReaders(ctx context.Context, where string, conns int) (_ *DB, err error) {
+	db, err := OpenAsIs(ctx, where)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	var have int64
+	if err := db.Read.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version`).Scan(&have); err != nil {
+		return nil, fmt.Errorf("reading the schema version: %w", err)
+	}
+	switch known, err := NewestMigration(); {
+	case err != nil:
+		return nil, err
+	case have != known:
+		return nil, fmt.Errorf("opening the record: %w: it has version %d, and this program reads %d", ErrSchema, have, known)
+	}
+	for _, pool := range db.pools {
+		pool.SetMaxOpenConns(conns)
+		pool.SetMaxIdleConns(conns)
+	}
+	if !IsURL(where) {
+		db.file, err = watchFile(where)
+	}
+	return db, err
+}
+
+// ErrSchema reports a record whose schema is that of another version of the program.
+var ErrSchema = errors.New("the schema of the record is that of another version of the program")
 
 // Check returns the reason for which [Open] would refuse the text of a location: a secret in
 // it, or a server that would not be verified. It connects to nothing.
