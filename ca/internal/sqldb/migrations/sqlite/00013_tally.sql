@@ -31,8 +31,8 @@ CREATE TABLE holders (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX holders_end     ON holders (state, not_after, lineage);
 CREATE INDEX holders_service ON holders (service, state, not_after, lineage);
-CREATE INDEX holders_overdue ON holders (overdue, lineage) WHERE state = 0;
-CREATE INDEX holders_silent  ON holders (lineage) WHERE state = 0 AND reported = 0;
+CREATE INDEX holders_overdue ON holders (state, overdue, lineage);
+CREATE INDEX holders_silent  ON holders (state, reported, lineage);
 
 -- To find a certificate by its fingerprint: the first eight bytes of the SHA-256 of its DER.
 CREATE TABLE fingerprints (
