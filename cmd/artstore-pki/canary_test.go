@@ -7,7 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"html"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -58,6 +61,7 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("renew", "--ca-url", caURL, p.path("issued"))
 	p.ok("list", "--dir", p.path("ca"))
 	p.ok("list", "--dir", p.path("ca"), "-o", "json")
+	p.readAll(p.serve("dashboard.ready", "dashboard", "--dir", p.path("ca"), "--listen", "127.0.0.1:0"))
 	p.ok("show", "--dir", p.path("ca"), p.serial("issued/tls.crt"))
 	p.ok("show", "--dir", p.path("ca"), "-o", "pem", p.serial("issued/tls.crt"))
 	p.ok("fingerprint", "--dir", p.path("ca"))
@@ -150,6 +154,34 @@ func (p *program) fails(args ...string) {
 	p.t.Helper()
 	if code := p.run(p.t.Context(), nil, args...); code == ui.ExitOK {
 		p.t.Fatalf("%q succeeded, and should not", args)
+	}
+}
+
+// readAll keeps all pages and tables that the dashboard has, from the first page on by their links.
+func (p *program) readAll(url string) {
+	p.t.Helper()
+	link := regexp.MustCompile(`href="(/[^"]*)"`)
+	seen, queue := map[string]bool{}, []string{"/"}
+	for len(queue) > 0 && len(seen) < 300 {
+		at := queue[0]
+		if queue = queue[1:]; seen[at] {
+			continue
+		}
+		seen[at] = true
+		resp, err := http.Get(url + at)
+		must(p.t, err)
+		body, err := io.ReadAll(resp.Body)
+		must(p.t, errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode != http.StatusOK {
+			p.t.Errorf("%s: %s", at, resp.Status)
+		}
+		_, _ = p.Write(body)
+		for _, m := range link.FindAllStringSubmatch(string(body), -1) {
+			queue = append(queue, html.UnescapeString(m[1]))
+		}
+	}
+	if len(seen) < 30 {
+		p.t.Errorf("the dashboard has %d pages", len(seen))
 	}
 }
 

@@ -36,6 +36,7 @@ func Commands(u *ui.UI) []*cli.Command {
 		backupCommand(u),
 		restoreCommand(u),
 		doctorCommand(u),
+		dashboardCommand(u),
 		passwordCommand(u),
 		enrolmentKeyCommand(u),
 		pruneCommand(u),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,7 +38,7 @@ provisioner for it, over TLS 1.3 with a certificate that it issues to itself and
 Metrics and readiness have a listener of their own, for loopback. SIGHUP reads pki.yaml, the
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
-		Flags: append(append(u.LogFlags(slog.LevelInfo), serving.MetricsFlags("; overrides pki.yaml")...),
+		Flags: append(slices.Concat(u.LogFlags(slog.LevelInfo), serving.MetricsFlags("; overrides pki.yaml"), dashboardFlags()),
 			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.Shared(flags.RootPassword), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: caserver.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
@@ -59,6 +60,10 @@ the old state stays. SIGTERM lets requests in flight finish.`,
 // goes on with a part of what it should serve. It then returns that error, status 1.
 func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	pages, err := dashboardOfServe(c)
+	if err != nil {
 		return err
 	}
 	if u.Getenv("GOGC") == "" {
@@ -100,6 +105,9 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 		return err
 	}
 	if err := server.ServeCRL(ctx, c, group); err != nil {
+		return err
+	}
+	if err := pages.beside(ctx, u, c, group, server.Identity); err != nil {
 		return err
 	}
 	if err := serving.Announce(u, c, "authority", serving.URL(ln)); err != nil {

@@ -1,0 +1,4 @@
+package page
+
+// Style is what the policy allows.
+var Style = style
