@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/dashboard/internal/page"
-	"github.com/artstore/artstore-pki/ca/dashboard/internal/query"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/tally"
@@ -146,7 +145,7 @@ func (d *Dashboard) revocationsPage(ctx context.Context, r request) (*page.Page,
 	// one of each issuer has on it.
 	lists := page.Table{Caption: "What is on the revocation list of each intermediate: an entry leaves it when its certificate ends", Columns: []string{"Issuer", "Entries", "Live certificates"}, Empty: "Nothing was issued yet."}
 	for _, i := range issuers {
-		lists.Rows = append(lists.Rows, []page.Cell{{Text: i.KeyID, Mono: true}, page.Text(atMost(int(min(i.Revoked, query.Most)), i.Revoked > query.Most)), page.Text(atMost(int(min(i.Live, query.Most)), i.Live > query.Most))})
+		lists.Rows = append(lists.Rows, []page.Cell{{Text: i.KeyID, Mono: true}, page.Text(counted(i.Revoked)), page.Text(counted(i.Live))})
 	}
 	t := page.Table{Caption: "Revocations, the newest first", Columns: []string{"Revoked", "Service", "Reason", "By", "Note", "Certificate ends", "Serial"}, Empty: "Nothing is revoked.", CSV: "/csv/revocations"}
 	for _, v := range list {
@@ -185,7 +184,7 @@ func (d *Dashboard) logPage(ctx context.Context, r request) (*page.Page, error) 
 	if r.value("after") != "" {
 		t.First = "/log"
 	}
-	waiting := page.Cell{Text: atMost(int(min(n.Pending, query.Most)), n.Pending > query.Most), Class: page.OK}
+	waiting := page.Cell{Text: counted(n.Pending), Class: page.OK}
 	p := &page.Page{Title: "The log is kept", Class: page.OK, Path: "/log"}
 	if n.Pending > 0 && r.now.Sub(n.Oldest) > waitMost {
 		p.Title, p.Class = "Events wait for their place in the log", page.Crit

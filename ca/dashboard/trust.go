@@ -181,13 +181,16 @@ func rootsOf(doc *trust.Document, find map[string]*x509.Certificate) (out []*x50
 	return out
 }
 
-// atMost is a number of what was counted up to a bound.
+// atMost is a number of which the last one may not be known.
 func atMost(n int, more bool) string {
 	if more {
-		return fmt.Sprintf("more than %d", query.Most)
+		return fmt.Sprintf("at least %d", n)
 	}
 	return fmt.Sprint(n)
 }
+
+// counted is a number up to query.Most.
+func counted(n int64) string { return atMost(int(min(n, query.Most)), n > query.Most) }
 
 // without returns the holders that have not reported a bundle with a root, as "root status" says it,
 // and whether there are more than were looked at.
@@ -230,7 +233,7 @@ func (d *Dashboard) intermediates(ctx context.Context, r request, doc *trust.Doc
 		live, listed := "0", "0"
 		for _, n := range counts {
 			if n.KeyID == cacert.KeyID(c) {
-				live, listed = atMost(int(min(n.Live, query.Most)), n.Live > query.Most), atMost(int(min(n.Revoked, query.Most)), n.Revoked > query.Most)
+				live, listed = counted(n.Live), counted(n.Revoked)
 			}
 		}
 		t.Rows = append(t.Rows, []page.Cell{page.Text(c.Subject.CommonName), use, runway(c, r.now), page.Text(live), page.Text(listed), page.Text(root), {Text: fp, Mono: true}})

@@ -36,7 +36,7 @@ func (d *DB) Authority(ctx context.Context, fingerprint string) (*x509.Certifica
 }
 
 // Lagging returns holdings of lineages of which some process may not have one of the bundles in
-// effect, and whether there are more than Most: the lineages that have reported another bundle, and
+// effect, and whether there are more than MostLagging: the lineages that have reported another bundle, and
 // those that have not reported. Who has followed is not among them, however many these are. Reports of
 // lineages that have ended stay until they are pruned, so more is also true if there are many of these.
 func (d *DB) Lagging(ctx context.Context, bundles []string, now time.Time) (held []truststore.Holding, more bool, err error) {
@@ -74,12 +74,12 @@ func (d *DB) Lagging(ctx context.Context, bundles []string, now time.Time) (held
 		}
 		more = more || n == maxLagging
 	}
-	if _, err = add(silentText, sqldb.Millis(now), Most+1); err != nil {
+	if _, err = add(silentText, sqldb.Millis(now), MostLagging+1); err != nil {
 		return nil, false, fmt.Errorf("looking for who has not reported: %w", err)
 	}
 	all := slices.Sorted(maps.Keys(lineages))
-	if len(all) > Most {
-		all, more = all[:Most], true
+	if len(all) > MostLagging {
+		all, more = all[:MostLagging], true
 	}
 	for some := range slices.Chunk(all, 100) {
 		found, err := d.holdings(ctx, some, now)
@@ -97,8 +97,13 @@ const (
 	silentText = `SELECT lineage, 1 FROM holders WHERE state = 0 AND reported = 0 AND not_after + 0 > ? ORDER BY lineage LIMIT ?`
 )
 
-// maxLagging bounds how many reports of other bundles are looked at.
-const maxLagging = 5000
+const (
+	// MostLagging is how many lineages [DB.Lagging] returns. Each costs some tenths of a millisecond, because
+	// its certificates and reports are read.
+	MostLagging = 200
+	// maxLagging bounds how many reports of other bundles are looked at.
+	maxLagging = 2000
+)
 
 // holdings is truststore.Holdings for some lineages.
 func (d *DB) holdings(ctx context.Context, lineages []string, now time.Time) ([]truststore.Holding, error) {
