@@ -25,8 +25,9 @@ import (
 // recorder is a service that keeps the bytes of each connection, and answers each request
 // that its own simple reading finds.
 type recorder struct {
-	mu   sync.Mutex
-	seen bytes.Buffer
+	mu    sync.Mutex
+	seen  bytes.Buffer
+	paths []string // of the requests that it has found
 }
 
 func (r *recorder) handle(c *net.TCPConn) {
@@ -36,6 +37,9 @@ func (r *recorder) handle(c *net.TCPConn) {
 		if err != nil {
 			return
 		}
+		r.mu.Lock()
+		r.paths = append(r.paths, req.URL.Path)
+		r.mu.Unlock()
 		_, _ = io.Copy(io.Discard, req.Body)
 		answer := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 		if req.Header.Get("Upgrade") != "" { // it would speak anything
@@ -59,6 +63,13 @@ func (r *recorder) take() string {
 	defer r.mu.Unlock()
 	defer r.seen.Reset()
 	return r.seen.String()
+}
+
+// both returns what has come since take was called, and the paths of all requests.
+func (r *recorder) both() (seen string, paths []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen.String(), slices.Clone(r.paths)
 }
 
 // raw sends bytes as they are over a connection of mutual TLS and returns the status of the
