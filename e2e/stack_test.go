@@ -243,12 +243,24 @@ func (s *stack) copyOut(service, path string) string {
 	return to
 }
 
+// accountFiles are the id and the secret of the ingester's account.
+type accountFiles struct{ id, secret string }
+
+func (s *stack) accountFiles() accountFiles {
+	s.t.Helper()
+	dir := s.copyOut("admin-module", "/data/account")
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	return accountFiles{read("id"), read("secret")}
+}
+
 // account is the secret of the ingester's account.
 func (s *stack) account() string {
 	s.t.Helper()
-	b, err := os.ReadFile(filepath.Join(s.copyOut("admin-module", "/data/account"), "secret"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return strings.TrimSpace(string(b))
+	return s.accountFiles().secret
 }
