@@ -24,7 +24,7 @@ func checkReplaced(v *inventory) func(*Row) (Severity, string) {
 		}
 		id := r.Cert.ID()
 		if e, known := v.recorded[id]; known {
-			return e.line.replacedSince(id, r.Judged)
+			return e.line.replacedSince(id, v.at(e.line).disk, r.Judged)
 		}
 		next := v.newest[v.nameHash(r.Cert)]
 		if v.onDisk[id] || !next.notBefore.After(r.Cert.NotBefore) || !pastGrace(next.notBefore, next.notAfter, r.Judged) {
@@ -36,15 +36,15 @@ func checkReplaced(v *inventory) func(*Row) (Severity, string) {
 }
 
 // replacedSince returns the finding for a server that sends a certificate of the lineage
-// other than its head, after the grace for the head.
-func (l *lineage) replacedSince(id cert.ID, now time.Time) (Severity, string) {
+// other than its head, after the grace for the head. disk is the place of the head, or "".
+func (l *lineage) replacedSince(id cert.ID, disk string, now time.Time) (Severity, string) {
 	if l.id == id || l.head.Revoked || !pastGrace(l.head.NotBefore, l.head.NotAfter, now) {
 		return severityOK, ""
 	}
 	ago := humantime.Short(humantime.Between(lifetime.IssuedAt(l.head.NotBefore, l.head.NotAfter), now))
 	text := "a server shows it, and it was replaced " + ago + " ago by " + l.serial() + ", "
-	if l.disk != "" {
-		return Warn, text + "which lies in " + l.disk
+	if disk != "" {
+		return Warn, text + "which lies in " + disk
 	}
 	return Warn, text + "which was not found on disk"
 }
@@ -59,17 +59,18 @@ func notSeen(v *inventory) func(*Row) (Severity, string) {
 			return severityOK, ""
 		}
 		l := v.recorded[r.Cert.ID()].line
+		at := v.at(l)
 		switch {
-		case l == nil || l.wire != "" || !r.Judged.Before(r.Cert.NotAfter):
+		case l == nil || at.wire != "" || !r.Judged.Before(r.Cert.NotAfter):
 			return severityOK, ""
 		case !pastGrace(r.Cert.NotBefore, r.Cert.NotAfter, r.Judged), v.young[v.nameHash(r.Cert)]:
 			return severityOK, "" // not installed yet, or replaced during the audit
 		case l.undelivered(r.Judged) != "":
 			return Warn, "its agent has not proved that a server uses it, and has found the one that it replaces at " + l.undelivered(r.Judged)
-		case l.disk != "" || !v.looked:
+		case at.disk != "" || !v.looked:
 			return severityOK, ""
-		case l.older != "":
-			return Warn, "it was not found, and the one that it replaces is still in " + l.older
+		case at.older != "":
+			return Warn, "it was not found, and the one that it replaces is still in " + at.older
 		case l.head.Served != "":
 			return Info, "it is in the record and was not found anywhere else; its agent says that " + l.head.Served + " serves it"
 		}

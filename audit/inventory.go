@@ -36,6 +36,7 @@ type inventory struct {
 	lent     []*cert.Certificate            // its roots, for chains that have no other bundle
 	asOf     time.Time                      // when it was read
 	torn     bool                           // it could not be read to its end
+	placed   map[*lineage]whereabouts       // of its lineages, in the other sources
 
 	// These are of the other sources.
 	looked bool                 // a leaf was found
@@ -61,7 +62,7 @@ type placement struct {
 func newInventory() *inventory {
 	return &inventory{
 		owners: map[uint64]foundID{}, paired: map[string]bool{}, uses: map[string]*listUse{}, useOfList: map[*cert.List]*listUse{},
-		wire: true, issuers: map[string][]*cert.Certificate{}, signers: map[cert.ID]bool{}, onDisk: map[cert.ID]bool{}, newest: map[uint64]placement{}, young: map[uint64]bool{},
+		wire: true, issuers: map[string][]*cert.Certificate{}, placed: map[*lineage]whereabouts{}, signers: map[cert.ID]bool{}, onDisk: map[cert.ID]bool{}, newest: map[uint64]placement{}, young: map[uint64]bool{},
 		seed: maphash.MakeSeed(),
 	}
 }
@@ -196,7 +197,7 @@ func (v *inventory) addFound(r *Row) {
 	v.looked = true
 	id := r.Cert.ID()
 	if e, known := v.recorded[id]; known {
-		e.line.addPlacement(id, r)
+		v.addPlacement(e.line, id, r)
 	} else if v.recorded != nil && v.tooYoung(r.Cert) {
 		v.young[v.nameHash(r.Cert)] = true
 	}

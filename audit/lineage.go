@@ -34,8 +34,7 @@ type lineage struct {
 	longest  time.Duration // between two of them
 	counted  time.Time     // the beginning of the certificate that was counted last
 
-	disk, wire string // places of the head; "" where it was not found
-	older      string // a place of a certificate that the head has replaced
+	number string // the serial number of the head, if its DER was not kept
 
 	proved      string    // where an agent has found the newest certificate that it reported as served
 	provedUntil time.Time // the end of that certificate
@@ -69,20 +68,34 @@ func (l *lineage) undelivered(now time.Time) string {
 	return l.proved
 }
 
-// addPlacement remembers where a certificate of the lineage was found.
-func (l *lineage) addPlacement(id cert.ID, r *Row) {
+// whereabouts are the places where certificates of a lineage were found.
+type whereabouts struct {
+	disk, wire string // of the head; "" where it was not found
+	older      string // of a certificate that the head has replaced
+}
+
+// at returns the whereabouts of a lineage.
+func (v *inventory) at(l *lineage) whereabouts { return v.placed[l] }
+
+// addPlacement remembers where a certificate of a lineage was found.
+func (v *inventory) addPlacement(l *lineage, id cert.ID, r *Row) {
+	at := v.placed[l]
 	switch {
 	case id != l.id:
-		l.older = r.Place
+		at.older = r.Place
 	case r.Kind == KindEndpoint:
-		l.wire = r.Place
+		at.wire = r.Place
 	default:
-		l.disk = r.Place
+		at.disk = r.Place
 	}
+	v.placed[l] = at
 }
 
 // serial returns the serial number of the head as reports show it.
 func (l *lineage) serial() string {
+	if l.number != "" {
+		return l.number
+	}
 	if c := cert.ParsePartial(l.head.DER); c != nil {
 		return c.Serial
 	}

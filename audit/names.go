@@ -51,7 +51,7 @@ func sameSerial(v *inventory) func(*Row) (Severity, string) {
 		}
 		c := r.Cert
 		at := v.hash([]byte(c.Serial), c.RawIssuer)
-		this := holder{cert: v.hash(c.Fingerprint[:]), keyID: v.hash(c.X509().AuthorityKeyId), at: v.current}
+		this := holder{cert: v.hash(c.Fingerprint[:]), keyID: v.hash(c.AuthorityKeyID()), at: v.current}
 		switch {
 		case c.SelfIssued():
 			this.key = v.hash(c.PublicKeyInfo)

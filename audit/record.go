@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -48,24 +49,38 @@ func (r Record) Collect(ctx context.Context, yield func(Subject)) {
 
 // prepare reads the record once, into the inventory and for its own rows.
 func (r Record) prepare(ctx context.Context, v *inventory) Source {
+	l, _ := r.load(ctx, nil) // its rows have the error
+	return l.prepare(ctx, v)
+}
+
+// Load reads the record now, and returns it as a source that any number of runs may share. keep
+// is what [Config.Keeper] has returned for these runs; nil keeps nothing. If the error is not
+// nil, the source has what was read before it.
+func (r Record) Load(ctx context.Context, keep func(Subject) Subject) (Source, error) {
+	return r.load(ctx, keep)
+}
+
+func (r Record) load(ctx context.Context, keep func(Subject) Subject) (*loadedRecord, error) {
 	if r.Now.IsZero() {
 		r.Now = time.Now()
 	}
-	v.asOf = time.Now() // the moment of reading, which Now need not be
-	if v.recorded == nil {
-		v.recorded = map[cert.ID]recordEntry{}
-	}
+	v := newInventory() // gathers; prepare copies from it
+	v.recorded = map[cert.ID]recordEntry{}
+	l := &loadedRecord{name: r.Name, read: r.Now, asOf: time.Now()} // the moment of reading, which Now need not be
 	for _, x := range r.Roots {
 		root := cert.FromX509(x)
-		v.lent = append(v.lent, root)
+		l.roots = append(l.roots, root)
 		v.authority(root)
 	}
 	for _, x := range r.Issuers {
 		v.authority(cert.FromX509(x))
 	}
-	heads, err := r.currentCertificates(ctx, v)
-	v.torn = v.torn || err != nil
-	return &loadedRecord{r.Name, r.Now, heads, err}
+	l.heads, l.err = r.currentCertificates(ctx, v)
+	l.recorded, l.issuers, l.signers = v.recorded, v.issuers, v.signers
+	if keep != nil {
+		l.keepAll(keep)
+	}
+	return l, l.err
 }
 
 // loadedRecord is a record that was read. It is judged as of the moment of reading, because
@@ -73,8 +88,47 @@ func (r Record) prepare(ctx context.Context, v *inventory) Source {
 type loadedRecord struct {
 	name  string
 	read  time.Time
-	heads []Recorded
-	err   error // of reading; heads has what was read before it
+	asOf  time.Time
+	heads []Recorded // nil if they were kept
+	kept  []Subject
+	err   error // of reading; the rest is what was read before it
+
+	roots    []*cert.Certificate
+	recorded map[cert.ID]recordEntry
+	issuers  map[string][]*cert.Certificate
+	signers  map[cert.ID]bool
+}
+
+// keepAll judges the heads once, and drops what was needed for that only.
+func (l *loadedRecord) keepAll(keep func(Subject) Subject) {
+	for _, c := range l.heads {
+		l.kept = append(l.kept, keep(l.subject(&c)))
+	}
+	l.heads = nil
+	for _, e := range l.recorded {
+		if e.line.number == "" {
+			e.line.number = e.line.serial()
+			e.line.head.DER, e.line.head.Chain = nil, nil
+		}
+	}
+}
+
+// prepare adds the record to the inventory. Several runs may do that at the same time.
+func (l *loadedRecord) prepare(_ context.Context, v *inventory) Source {
+	v.asOf, v.torn = l.asOf, v.torn || l.err != nil
+	v.lent = append(v.lent, l.roots...)
+	if v.recorded == nil {
+		v.recorded, v.issuers, v.signers = l.recorded, l.issuers, l.signers
+		return l
+	}
+	// A second record: the maps of the first one may be of another run as well.
+	v.recorded, v.issuers, v.signers = maps.Clone(v.recorded), maps.Clone(v.issuers), maps.Clone(v.signers)
+	maps.Copy(v.recorded, l.recorded)
+	maps.Copy(v.signers, l.signers)
+	for name, more := range l.issuers {
+		v.issuers[name] = slices.Concat(v.issuers[name], more)
+	}
+	return l
 }
 
 // Collect implements [Source].
@@ -82,11 +136,19 @@ func (l *loadedRecord) Collect(_ context.Context, yield func(Subject)) {
 	if l.err != nil {
 		yield(Subject{Kind: kindRecord, Place: l.name, Err: l.err})
 	}
-	for _, c := range l.heads {
-		s := Subject{Kind: kindRecord, Place: l.name + ": " + c.Service, Lineage: true, known: l.read}
-		s.Cert, s.Err = cert.Parse(c.DER)
+	for _, s := range l.kept {
 		yield(s)
 	}
+	for _, c := range l.heads {
+		yield(l.subject(&c))
+	}
+}
+
+// subject returns the subject of a head.
+func (l *loadedRecord) subject(c *Recorded) Subject {
+	s := Subject{Kind: kindRecord, Place: l.name + ": " + c.Service, Lineage: true, known: l.read}
+	s.Cert, s.Err = cert.Parse(c.DER)
+	return s
 }
 
 // currentCertificates returns the certificates that should be in use, and adds all recent

@@ -32,7 +32,7 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{cfg: &cfg, table: cfg.table(), at: cfg.newCriteria(), stop: cancel, counted: classByID{}, authorities: map[[sha256.Size]byte]*Row{}}
+	r := &run{cfg: &cfg, table: cfg.table(), timed: timed(cfg.table()), at: cfg.newCriteria(), stop: cancel, counted: classByID{}, authorities: map[[sha256.Size]byte]*Row{}}
 	seen := newInventory()
 	seen.warn, seen.crit = r.at.warn, r.at.crit
 	seen.omitted.keep = cfg.Explain
@@ -93,6 +93,7 @@ func (r *run) end(complete bool) error {
 type run struct {
 	cfg      *Config
 	table    []check
+	timed    []check // those of the table that change with time
 	at       criteria
 	cross    *crossChecks
 	accepted *baselineFilter
@@ -120,11 +121,14 @@ func (r *run) add(s Subject) {
 	if s.Kind == "" {
 		s.Kind = kindOf(&s)
 	}
+	if s.kept != nil {
+		s = s.again()
+	}
 	at := s.known
 	if at.IsZero() {
 		at = r.cfg.Now()
 	}
-	if s.Bundle == nil && s.Leaf() && s.Kind != kindRecord {
+	if s.Bundle == nil && s.Leaf() && s.Kind != kindRecord && s.kept == nil {
 		s.Bundle = r.cross.seen.lent
 	}
 	r.batch = append(r.batch, Row{Subject: s, Judged: at})
@@ -159,6 +163,10 @@ func (r *run) checkRow(row *Row) {
 	}
 	at := r.at
 	at.now = row.Judged
+	if row.kept != nil {
+		row.Findings = row.kept.judge(&row.Subject, r.table, r.timed, at)
+		return
+	}
 	row.Findings = runChecks(&row.Subject, r.table, at)
 }
 

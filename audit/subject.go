@@ -82,7 +82,11 @@ type Subject struct {
 	Lists []*cert.List
 	// Oddity says why other programs do not read the file; nil if they do.
 	Oddity *cert.Oddity
+	// Stale is set if its source fails now: it is when the source was last read, and the
+	// subject is as it was then.
+	Stale time.Time
 
+	kept   *kept     // set if it was judged before; see Config.Keeper
 	ruled  *ruling   // on the chain; nil until a check has asked
 	remedy string    // set by a check that has a better remedy than the table
 	given  bool      // a list of Config.Lists
@@ -134,7 +138,7 @@ var (
 
 // parsed reports whether crypto/x509 accepts the certificate. The subject may have an error
 // all the same, if it is a server whose handshake failed.
-func (s *Subject) parsed() bool { return s.Cert != nil && s.Cert.X509() != nil }
+func (s *Subject) parsed() bool { return s.Cert != nil && s.Cert.Accepted() }
 
 // AutoRenewed reports whether a program is expected to renew the certificate.
 func (s *Subject) AutoRenewed() bool {

@@ -47,7 +47,8 @@ type Certificate struct {
 	Key                 KeyKind
 	Fingerprint         [sha256.Size]byte
 
-	parsed *x509.Certificate // nil for one that crypto/x509 refuses
+	parsed  *x509.Certificate // nil for one that crypto/x509 refuses, and for a compact one
+	compact *compact          // nil unless [Certificate.Compact] has made it
 }
 
 // KeyKind is the kind of a public key.
@@ -98,7 +99,7 @@ func parseCertificate(der []byte, fingerprint [sha256.Size]byte) (*Certificate, 
 	return c, err
 }
 
-// X509 returns the certificate of crypto/x509, or nil if that refuses it.
+// X509 returns the certificate of crypto/x509, or nil if that refuses it or c is compact.
 func (c *Certificate) X509() *x509.Certificate { return c.parsed }
 
 // SelfIssued reports whether issuer and subject have the same name (RFC 5280 §3.2).
@@ -132,6 +133,9 @@ func (c *Certificate) ForTLS() bool {
 // SelfSigned reports whether its own key has signed it. If crypto/x509 does not verify the
 // algorithm, the names decide.
 func (c *Certificate) SelfSigned() bool {
+	if c.compact != nil {
+		return c.compact.selfSigned
+	}
 	if !c.SelfIssued() || !c.Verifies() {
 		return false
 	}
@@ -227,6 +231,9 @@ func (c *Certificate) Inverted() bool { return c.NotAfter.Before(c.NotBefore) }
 // IssuerIn returns the certificate whose key signed c, or nil. It tries maxIssuers
 // certificates with the name of the issuer at most.
 func (c *Certificate) IssuerIn(certs []*Certificate) *Certificate {
+	if c.compact != nil {
+		return c.compact.issuerIn(c.RawIssuer, certs)
+	}
 	tries := 0
 	for _, i := range certs {
 		if !bytes.Equal(c.RawIssuer, i.RawSubject) || !i.Verifies() || c.parsed == nil {

@@ -5,10 +5,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"slices"
+	"sync"
 	"time"
 )
 
-// List is a revocation list for look-ups. It belongs to one goroutine.
+// List is a revocation list for look-ups. Goroutines may share it.
 type List struct {
 	Name   string // for the report
 	Issuer []byte // the name in DER
@@ -19,7 +20,8 @@ type List struct {
 
 	list    *x509.RevocationList // without its entries
 	serials map[string]time.Time // when each was revoked, by the serial number of certs.Serial
-	signed  map[ID]bool          // whether an authority has signed it; remembered
+	mu      sync.Mutex
+	signed  map[ID]bool // whether an authority has signed it; remembered
 }
 
 // NewList returns a list with a name for the report.
@@ -93,6 +95,8 @@ func (l *List) RevokedAt(serial string) (at time.Time, listed bool) {
 // SignedBy reports whether the key of an authority has signed the list.
 func (l *List) SignedBy(issuer *Certificate) bool {
 	id := issuer.ID()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	signed, asked := l.signed[id]
 	if !asked {
 		signed = !issuer.Key.Oversized() && l.list.CheckSignatureFrom(issuer.X509()) == nil

@@ -274,11 +274,19 @@ func Judge(ctx context.Context, cfg audit.Config) (*Report, error) {
 	return r, err
 }
 
-// Run audits the sources without a policy of their own, and fails the test on an error.
+// Run audits the sources without a policy of their own, and fails the test on an error. It
+// does the same with kept subjects (audit.Config.Keeper), which must give the same report.
 func Run(t testing.TB, sources ...audit.Source) *Report {
 	t.Helper()
+	sources = slices.Clone(sources)
+	for i, s := range sources {
+		if _, record := s.(audit.Record); !record {
+			sources[i] = tee{s, new(Static)}
+		}
+	}
 	r, err := Judge(t.Context(), audit.Config{Sources: sources})
 	certtest.Must(t, err)
+	wantKept(t, sources)
 	return r
 }
 
