@@ -50,9 +50,12 @@ func (cfg *Config) Keeper() func(Subject) Subject {
 	return k.keep
 }
 
-// keep judges a subject. A document stays as it is: there are few, and their dates are most of
+// keep judges a subject that is not kept already. A document stays as it is: there are few, and their dates are most of
 // what is judged.
 func (k *keeper) keep(s Subject) Subject {
+	if s.kept != nil {
+		return s
+	}
 	if s.Kind == "" {
 		s.Kind = kindOf(&s)
 	}
