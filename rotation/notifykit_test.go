@@ -7,7 +7,7 @@ import (
 
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
-	"github.com/artstore/artstore-pki/rotation/internal/filewatch"
+	"github.com/artstore/artstore-pki/internal/filewatch"
 )
 
 // fakeNotifier takes the place of the operating system in a file source.

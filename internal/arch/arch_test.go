@@ -104,7 +104,7 @@ func TestPlantedImportIsFound(t *testing.T) {
 // planted import too.
 func TestDrawnArrowsAreAllowed(t *testing.T) {
 	for _, c := range []struct{ pkg, imp string }{
-		{"rotation/internal/filewatch", "github.com/fsnotify/fsnotify"},
+		{"internal/filewatch", "github.com/fsnotify/fsnotify"},
 		{"rotation", module + "/internal/stepapi"},
 		{"rotation/enroll", module + "/rotation"},
 		{"rotation/spiffe", "github.com/spiffe/go-spiffe/v2/svid/x509svid"},

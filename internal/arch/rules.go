@@ -73,6 +73,7 @@ func serviceRules() []Rule {
 	return []Rule{
 		{Package: serving, Own: leaves, Why: whyLeaf},
 		{Package: "internal/strictyaml", Own: leaves, Modules: []string{"go.yaml.in/yaml/v3"}, Why: "how a file is read does not depend on what its keys mean"},
+		{Package: "internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: "what says that files have changed does not know what they are; services embed it, so it costs them fsnotify and nothing else"},
 		{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
 		{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
 		{Package: "internal/arch/report", Own: []string{"internal/arch"}, Why: "it prints what the guard counts"},
@@ -80,8 +81,7 @@ func serviceRules() []Rule {
 		{Package: "rotation/status", Why: whyLight},
 		{Package: "rotation", Own: with(leaves, "rotation/status"), Why: whyLight},
 		{Package: "rotation/internal/fileaccess", Own: []string{"internal/durable"}, Why: whyLight},
-		{Package: "rotation/internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
-		{Package: "rotation/files", Own: with(leaves, "rotation", "rotation/internal/filewatch"), Why: whyLight},
+		{Package: "rotation/files", Own: with(leaves, "rotation", "internal/filewatch"), Why: whyLight},
 		{Package: "rotation/enroll", Own: with(leaves, "rotation", "rotation/internal/fileaccess"), Why: whyLight},
 		{Package: "rotation/agent/internal/formats", Own: with(leaves, "rotation"), Modules: []string{"github.com/pavlo-v-chernykh/keystore-go/v4", "software.sslmate.com/src/go-pkcs12"}, Why: "how an identity is encoded does not depend on where it is written"},
 		{Package: "rotation/agent", Own: with(leaves, serving, "internal/strictyaml", "rotation", "rotation/agent/internal/formats", "rotation/enroll", "rotation/internal/fileaccess"), Why: "the agent keeps certificates for other programs: how a server is asked for its own is given to it, and who issues is the business of enroll"},

@@ -32,7 +32,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/internal/wallclock"
 	"github.com/artstore/artstore-pki/rotation"
-	"github.com/artstore/artstore-pki/rotation/internal/filewatch"
+	"github.com/artstore/artstore-pki/internal/filewatch"
 )
 
 const (
