@@ -5,9 +5,9 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/artstore/artstore-pki/internal/filewatch"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
-	"github.com/artstore/artstore-pki/internal/filewatch"
 )
 
 // fakeNotifier takes the place of the operating system in a file source.

@@ -30,9 +30,9 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/backoff"
 	"github.com/artstore/artstore-pki/internal/errtext"
+	"github.com/artstore/artstore-pki/internal/filewatch"
 	"github.com/artstore/artstore-pki/internal/wallclock"
 	"github.com/artstore/artstore-pki/rotation"
-	"github.com/artstore/artstore-pki/internal/filewatch"
 )
 
 const (
