@@ -1,11 +1,13 @@
 // Package filewatch tells that something has changed in directories, by notifications of
-// the operating system. It does not tell what has changed: the caller reads again.
+// the operating system. Unless it is asked for names, it does not tell what has changed: the
+// caller reads again.
 package filewatch
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -32,17 +34,63 @@ type Watcher struct {
 	wake chan struct{}
 	wg   sync.WaitGroup
 	dirs map[string]os.FileInfo // that are watched; used by SetDirs only
+
+	mu    sync.Mutex
+	most  int             // names that are remembered; 0 for none
+	names map[string]bool // that have changed since Take
+	lost  bool            // there were more
 }
 
 // New starts a Watcher that watches nothing yet.
 func New() (*Watcher, error) {
+	n, err := newWatcher()
+	if err != nil {
+		return nil, err
+	}
+	n.wg.Go(n.relay)
+	return n, nil
+}
+
+func newWatcher() (*Watcher, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("starting file notification: %w", err)
 	}
-	n := &Watcher{FS: w, wake: make(chan struct{}, 1), dirs: map[string]os.FileInfo{}}
+	return &Watcher{FS: w, wake: make(chan struct{}, 1), dirs: map[string]os.FileInfo{}}, nil
+}
+
+// NewNamed starts a Watcher that also remembers the paths that have changed, most of them at a
+// time.
+func NewNamed(most int) (*Watcher, error) {
+	n, err := newWatcher()
+	if err != nil {
+		return nil, err
+	}
+	n.most, n.names = most, map[string]bool{}
 	n.wg.Go(n.relay)
 	return n, nil
+}
+
+// Take returns the paths that have changed since the last call, in no order. lost says that there
+// were more, so that all files must be looked at.
+func (n *Watcher) Take() (names []string, lost bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	names, lost = slices.Collect(maps.Keys(n.names)), n.lost
+	clear(n.names)
+	n.lost = false
+	return names, lost
+}
+
+// note remembers a path; "" stands for one that is not known.
+func (n *Watcher) note(path string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if path == "" || len(n.names) >= n.most {
+		n.lost = n.most > 0
+		return
+	}
+	n.names[path] = true
 }
 
 // relay makes one value of any number of events. Errors count as events: after an overflow
@@ -51,14 +99,16 @@ func (n *Watcher) relay() {
 	defer close(n.wake) // the watcher has ended, by Close or by itself
 	for {
 		select {
-		case _, ok := <-n.FS.Events:
+		case e, ok := <-n.FS.Events:
 			if !ok {
 				return
 			}
+			n.note(e.Name)
 		case _, ok := <-n.FS.Errors:
 			if !ok {
 				return
 			}
+			n.note("")
 		}
 		select {
 		case n.wake <- struct{}{}:
@@ -78,7 +128,10 @@ func (n *Watcher) SetDirs(dirs []string) error {
 	keep := make(map[string]bool, len(dirs))
 	// A new directory may have the inode of the removed one, so the list of the watcher is
 	// needed too.
-	live := n.FS.WatchList()
+	live := map[string]bool{}
+	for _, d := range n.FS.WatchList() {
+		live[d] = true
+	}
 	for _, d := range dirs {
 		keep[d] = true
 		info, err := os.Stat(d)
@@ -89,7 +142,7 @@ func (n *Watcher) SetDirs(dirs []string) error {
 			continue
 		}
 		if old := n.dirs[d]; old != nil {
-			if os.SameFile(old, info) && slices.Contains(live, d) {
+			if os.SameFile(old, info) && live[d] {
 				continue
 			}
 			_ = n.FS.Remove(d) // may have gone with its directory
@@ -112,6 +165,9 @@ func (n *Watcher) SetDirs(dirs []string) error {
 	}
 	return failed
 }
+
+// Watched returns how many directories are watched.
+func (n *Watcher) Watched() int { return len(n.FS.WatchList()) }
 
 // Close implements [Notifier].
 func (n *Watcher) Close() {
