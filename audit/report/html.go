@@ -236,6 +236,9 @@ func pageDetails(r *audit.Row) string {
 	if r.TLS != nil && r.TLS.Version != 0 {
 		add("Connection", strings.TrimSpace(r.Protocol()+" "+r.KeyExchange()))
 	}
+	if !r.Stale.IsZero() {
+		add("Last read", r.Stale.UTC().Format(pageTime)+"; its place cannot be read now")
+	}
 	add("Also in", pageList(r.Also, ", "))
 	add("Accepted", pageList(r.Accepted, ", "))
 	return strings.Join(lines, "\n")

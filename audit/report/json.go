@@ -50,6 +50,8 @@ type jsonRow struct {
 	Block    int       `json:"block,omitempty"`
 	Also     []string  `json:"also,omitempty"`
 	Error    string    `json:"error,omitempty"`
+	// StaleSince is when the place was last read, if it cannot be read now.
+	StaleSince time.Time `json:"stale_since,omitzero"`
 	*jsonDocument
 	Findings []audit.Finding `json:"findings"`
 	Accepted []string        `json:"accepted,omitempty"`
@@ -154,6 +156,10 @@ func rowForJSON(r *audit.Row) *jsonRow {
 	out := &jsonRow{
 		State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also,
 		Findings: append([]audit.Finding{}, r.Findings...), Accepted: r.Accepted, // [], never null
+		StaleSince: jsonTime(r.Stale),
+	}
+	if r.Stale.IsZero() {
+		out.StaleSince = time.Time{}
 	}
 	if r.Err != nil {
 		out.Error = r.Err.Error()

@@ -99,13 +99,16 @@ func TestPrometheus(t *testing.T) {
 
 		`not_after_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`:  now + 4*3600,
 		`not_before_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`: now - 20*3600,
+
+		`renewal_window_start_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`: now - 20136,
+		`renewal_overdue_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`:      now - 2868,
 	}
 	for id, value := range want {
 		if v, ok := got[id]; !ok || math.Abs(v-value) > 0 {
 			t.Errorf("%s: %v %v, want %v; there are %v", id, v, ok, value, got)
 		}
 	}
-	if n := 2*4 + len(audit.Checks()) + 2 + 6 + 1; unfound(got) != n {
+	if n := 2*4 + 2*2 + len(audit.Checks()) + 2 + 6 + 1; unfound(got) != n {
 		t.Errorf("%d series, want %d", len(got), n)
 	}
 	// A place that was named twice is there once, and what differs in bytes that cannot be shown, too.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,100 +11,309 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 const metricPrefix = "artstore_audit_"
 
-// prometheusRenderer writes the text format of Prometheus, for the textfile collector of
-// its node exporter. Dates are points in time and not the time left: a rule subtracts
-// time(), and a series that does not change costs almost nothing to keep. All series of a
-// metric must stand together, so all metrics but the first are kept: a line for each
-// certificate, each finding and each place that was not read.
-type prometheusRenderer struct {
-	w         *bufio.Writer
-	notBefore []byte
-	lists     []byte
-	// named has findings with their certificates.
-	named  []byte
-	unread []byte
-	// seen has hashes of the label sets that were written; see first.
-	seen     map[uint64]bool
-	seed     maphash.Seed
-	findings []countedFinding
+// Metrics makes the renderer of the format prom, for a program that serves it. [New] makes one with
+// the zero values.
+type Metrics struct {
+	Out io.Writer
+	// MaxSeries bounds the series of certificates, lists and places. The rows that someone should
+	// act on come first. What is cut is counted in artstore_audit_series_cut. 0 means no bound.
+	MaxSeries int
+	// Since returns when a finding was first seen, or the zero time if that has no series. nil is
+	// a function that returns the zero time. It is called once for each finding of the report.
+	Since func(*audit.Row, *audit.Finding) time.Time
 }
 
-func newPrometheus(out io.Writer, _ Terminal) audit.Renderer {
-	p := &prometheusRenderer{w: bufio.NewWriter(out), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
+// Renderer returns the renderer for one report.
+func (m Metrics) Renderer() audit.Renderer {
+	p := &prometheusRenderer{Metrics: m, w: bufio.NewWriterSize(m.Out, 64<<10), rows: map[uint64]int{}, seed: maphash.MakeSeed()}
 	// Each check has a series with its worst severity, also without a finding: a rule on a
 	// series that is absent most of the time is hard to write.
 	for _, c := range audit.Checks() {
 		p.findings = append(p.findings, countedFinding{Finding: c})
 	}
-	p.family("not_after_timestamp_seconds", "When a certificate ends.")
 	return p
+}
+
+// prometheusRenderer writes the text format of Prometheus, for the textfile collector of
+// its node exporter and for our own. Dates are points in time and not the time left: a rule
+// subtracts time(), and a series that does not change costs almost nothing to keep. All series of
+// a metric must stand together, so all rows are kept, each in a small form.
+type prometheusRenderer struct {
+	Metrics
+	w    *bufio.Writer
+	kept []metricRow
+	// rows has the places in kept by hashes of labels; see add.
+	rows     map[uint64]int
+	seed     maphash.Seed
+	findings []countedFinding
+	cut      int // rows that were not kept
+}
+
+func newPrometheus(out io.Writer, _ Terminal) audit.Renderer { return Metrics{Out: out}.Renderer() }
+
+// metricRow is what the series of one row are made of. A time is in seconds since 1970.
+type metricRow struct {
+	labels string // kind, place, block, name and fingerprint
+	short  string // the first three of them
+	rank   int
+	series int // how many it makes
+
+	dated, renewed, stale            bool
+	notBefore, notAfter, chainEnds   int64
+	renewFrom, overdueAt, staleSince int64
+	unread                           string // a word of reasons, or ""
+	notes                            []metricNote
+	list                             *metricList
+}
+
+// metricNote is a finding.
+type metricNote struct {
+	check    string
+	severity audit.Severity
+	since    int64 // 0 for none
+}
+
+// metricList is a revocation list.
+type metricList struct {
+	labels      string
+	from, until int64
+	number      float64
+	numbered    bool
+}
+
+// Row implements [audit.Renderer].
+func (p *prometheusRenderer) Row(r *audit.Row) error {
+	var row metricRow
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		p.count(f)
+		n := metricNote{check: f.Check, severity: f.Severity}
+		if p.Since != nil {
+			if at := p.Since(r, f); !at.IsZero() {
+				n.since = at.Unix()
+			}
+		}
+		row.notes = append(row.notes, n)
+	}
+	if r.Err != nil {
+		row.unread = reason(r.Err)
+	}
+	row.rank = r.Rank()
+	if p.MaxSeries > 0 && (len(p.kept) >= 2*p.MaxSeries || row.rank == 0 && len(p.kept) >= p.MaxSeries) {
+		p.cut++
+		return nil
+	}
+	name, fingerprint := "", ""
+	if c := r.Cert; c != nil {
+		name, fingerprint = metricLabel(printable.Shorten(c.Name, maxName)), c.HexFingerprint()
+		row.date(r)
+	}
+	row.short = fmt.Sprintf(`kind="%s",place="%s",block="%d"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block)
+	row.labels = fmt.Sprintf(`%s,name="%s",fingerprint_sha256="%s"`, row.short, name, fingerprint)
+	row.list = listMetrics(r)
+	p.add(&row)
+	return nil
+}
+
+// date fills in the dates of a row with a certificate.
+func (m *metricRow) date(r *audit.Row) {
+	c := r.Cert
+	m.dated, m.notBefore, m.notAfter = true, c.NotBefore.Unix(), c.NotAfter.Unix()
+	if ends := r.ChainEnds(); !ends.IsZero() {
+		m.chainEnds = ends.Unix()
+	}
+	if r.AutoRenewed() {
+		from, _ := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+		m.renewed, m.renewFrom, m.overdueAt = true, from.Unix(), lifetime.OverdueAt(c.NotBefore, c.NotAfter).Unix()
+	}
+	if !r.Stale.IsZero() {
+		m.stale, m.staleSince = true, r.Stale.Unix()
+	}
+}
+
+// listMetrics returns the numbers of a revocation list, or nil for another row. A number of a list
+// has up to 20 octets (RFC 5280 §5.2.3), of which a series has the first 53 bits.
+func listMetrics(r *audit.Row) *metricList {
+	d := r.Document
+	if d == nil || d.What != cert.RevocationList {
+		return nil
+	}
+	l := &metricList{labels: fmt.Sprintf(`place="%s",block="%d",name="%s"`, metricLabel(shortenPlace(r.Place)), r.Block, metricLabel(printable.Shorten(d.Name, maxName)))}
+	if !d.From.IsZero() {
+		l.from = d.From.Unix()
+	}
+	if !d.Until.IsZero() {
+		l.until = d.Until.Unix()
+	}
+	for _, one := range d.Details {
+		if one.Label == "number" {
+			number, err := strconv.ParseFloat(one.Text, 64)
+			l.number, l.numbered = number, err == nil
+		}
+	}
+	return l
+}
+
+// add keeps a row. Prometheus refuses a whole page that has one series twice, so rows with equal
+// labels, after these were escaped and cut, are one: they show the same certificate, and nothing
+// but further findings is new. The seed is random, so nobody can prepare two names with one hash.
+func (p *prometheusRenderer) add(row *metricRow) {
+	id := maphash.String(p.seed, row.labels)
+	at, known := p.rows[id]
+	if !known {
+		p.rows[id] = len(p.kept)
+		p.kept = append(p.kept, *row)
+		return
+	}
+	first := &p.kept[at]
+	for _, n := range row.notes {
+		if !slices.ContainsFunc(first.notes, func(o metricNote) bool { return o.check == n.check && o.severity == n.severity }) {
+			first.notes = append(first.notes, n)
+		}
+	}
+	first.rank, first.unread = max(first.rank, row.rank), cmp.Or(first.unread, row.unread)
+	if first.list == nil {
+		first.list = row.list
+	}
+}
+
+// metricFamilies are the metrics of rows, in the order in which they are written. A function writes
+// the series of one row.
+var metricFamilies = []struct {
+	name, help string
+	write      func(p *prometheusRenderer, name string, m *metricRow) int
+}{
+	{"not_after_timestamp_seconds", "When a certificate ends.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.dated, name, m.labels, m.notAfter)
+	}},
+	{"not_before_timestamp_seconds", "When a certificate begins to be valid.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.dated, name, m.labels, m.notBefore)
+	}},
+	{"chain_not_after_timestamp_seconds", "The first end in the verified chain of a certificate.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.chainEnds != 0, name, m.labels, m.chainEnds)
+	}},
+	{"renewal_window_start_timestamp_seconds", "From when on a program renews a certificate.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.renewed, name, m.labels, m.renewFrom)
+	}},
+	{"renewal_overdue_timestamp_seconds", "From when on a renewal that has not come is a failure.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.renewed, name, m.labels, m.overdueAt)
+	}},
+	{"stale_since_timestamp_seconds", "When a certificate was last read whose place cannot be read now.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.stale, name, m.labels, m.staleSince)
+	}},
+	{"certificate_finding", "1 for each finding, with the certificate that has it.", func(p *prometheusRenderer, name string, m *metricRow) (n int) {
+		for _, f := range m.notes {
+			n += p.series(true, name, fmt.Sprintf(`%s,check="%s",severity="%s"`, m.labels, f.check, f.severity), 1)
+		}
+		return n
+	}},
+	{"certificate_finding_since_timestamp_seconds", "When a difference between disk, servers and record was first seen.", func(p *prometheusRenderer, name string, m *metricRow) (n int) {
+		for _, f := range m.notes {
+			n += p.series(f.since != 0, name, fmt.Sprintf(`%s,check="%s",severity="%s"`, m.labels, f.check, f.severity), f.since)
+		}
+		return n
+	}},
+	{"crl_next_update_timestamp_seconds", "When a revocation list is out of date.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.listSeries(m, name, func(l *metricList) (int64, bool) { return l.until, l.until != 0 })
+	}},
+	{"crl_this_update_timestamp_seconds", "When a revocation list was made.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.listSeries(m, name, func(l *metricList) (int64, bool) { return l.from, l.from != 0 })
+	}},
+	{"crl_number", "The number of a revocation list, which grows with each one of its issuer.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.listSeries(m, name, func(l *metricList) (int64, bool) { return int64(min(l.number, 1<<53)), l.numbered })
+	}},
+	{"place_unread", "1 for each place that could not be read, or not in full.", func(p *prometheusRenderer, name string, m *metricRow) int {
+		return p.series(m.unread != "", name, fmt.Sprintf(`%s,reason="%s"`, m.short, m.unread), 1)
+	}},
+}
+
+// series writes one series if it is there. It returns how many there are. Without a name it only
+// counts.
+func (p *prometheusRenderer) series(there bool, name, labels string, value int64) int {
+	switch {
+	case !there:
+		return 0
+	case name == "":
+		return 1
+	}
+	for _, text := range []string{metricPrefix, name, "{", labels, "} "} {
+		_, _ = p.w.WriteString(text) // Flush keeps the error
+	}
+	_, _ = p.w.Write(strconv.AppendInt(p.w.AvailableBuffer(), value, 10))
+	_ = p.w.WriteByte('\n')
+	return 1
+}
+
+func (p *prometheusRenderer) listSeries(m *metricRow, name string, value func(*metricList) (int64, bool)) int {
+	if m.list == nil {
+		return 0
+	}
+	v, there := value(m.list)
+	return p.series(there, name, m.list.labels, v)
+}
+
+// admit removes the rows for whose series there is no room, and returns how many series that are,
+// as far as they were counted.
+func (p *prometheusRenderer) admit() (cut int) {
+	p.once()
+	if p.MaxSeries == 0 {
+		return 0
+	}
+	slices.SortStableFunc(p.kept, func(a, b metricRow) int { return cmp.Compare(b.rank, a.rank) })
+	room, admitted := p.MaxSeries, p.kept[:0]
+	for i := range p.kept {
+		m := &p.kept[i]
+		n := 0
+		for _, f := range metricFamilies {
+			n += f.write(p, "", m)
+		}
+		if n > room {
+			cut += n
+			continue
+		}
+		room -= n
+		admitted = append(admitted, *m)
+	}
+	p.kept = admitted
+	return cut + p.cut
+}
+
+// once removes what two rows would write both: lists and unread places have fewer labels than
+// certificates.
+func (p *prometheusRenderer) once() {
+	seen := map[string]bool{}
+	first := func(text string) bool {
+		was := seen[text]
+		seen[text] = true
+		return !was
+	}
+	for i := range p.kept {
+		m := &p.kept[i]
+		if m.list != nil && !first("list "+m.list.labels) {
+			m.list = nil
+		}
+		if m.unread != "" && !first(m.unread+" "+m.short) {
+			m.unread = ""
+		}
+	}
 }
 
 // family begins a metric. All of them are gauges.
 func (p *prometheusRenderer) family(name, help string) {
 	_, _ = fmt.Fprintf(p.w, "# HELP %[1]s%[2]s %[3]s\n# TYPE %[1]s%[2]s gauge\n", metricPrefix, name, help) // Flush keeps the error
-}
-
-// Row implements [audit.Renderer].
-func (p *prometheusRenderer) Row(r *audit.Row) error {
-	for _, f := range r.Findings {
-		p.count(f)
-	}
-	if r.Err != nil {
-		labels := fmt.Sprintf(`kind="%s",place="%s",block="%d",reason="%s"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block, reason(r.Err))
-		p.unread = p.once(p.unread, "place_unread", labels)
-	}
-	name, fingerprint := "", ""
-	if r.Cert != nil {
-		name, fingerprint = metricLabel(printable.Shorten(r.Cert.Name, maxName)), r.Cert.HexFingerprint()
-	}
-	labels := fmt.Sprintf(`kind="%s",place="%s",block="%d",name="%s",fingerprint_sha256="%s"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block, name, fingerprint)
-	for _, f := range r.Findings {
-		p.named = p.once(p.named, "certificate_finding", fmt.Sprintf(`%s,check="%s",severity="%s"`, labels, f.Check, f.Severity))
-	}
-	if d := r.Document; d != nil && d.What == cert.RevocationList && !d.Until.IsZero() {
-		labels := fmt.Sprintf(`place="%s",block="%d",name="%s"`, metricLabel(shortenPlace(r.Place)), r.Block, metricLabel(printable.Shorten(d.Name, maxName)))
-		if p.first("crl", labels) {
-			p.lists = fmt.Appendf(p.lists, "%scrl_next_update_timestamp_seconds{%s} %d\n", metricPrefix, labels, d.Until.Unix())
-		}
-	}
-	if r.Cert == nil || !p.first("", labels) {
-		return nil
-	}
-	p.notBefore = fmt.Appendf(p.notBefore, "%snot_before_timestamp_seconds{%s} %d\n", metricPrefix, labels, r.Cert.NotBefore.Unix())
-	_, err := fmt.Fprintf(p.w, "%snot_after_timestamp_seconds{%s} %d\n", metricPrefix, labels, r.Cert.NotAfter.Unix())
-	return err
-}
-
-// once appends a series with the value 1, unless it was written before.
-func (p *prometheusRenderer) once(to []byte, metric, labels string) []byte {
-	if !p.first(metric, labels) {
-		return to
-	}
-	return fmt.Appendf(to, "%s%s{%s} 1\n", metricPrefix, metric, labels)
-}
-
-// first reports whether a label set is new. Prometheus refuses a whole page that has one
-// series twice. Rows with equal labels, after these were escaped and cut, show the same
-// certificate, so that nothing is lost. The seed is random, so nobody can prepare two names
-// with one hash.
-func (p *prometheusRenderer) first(metric, labels string) bool {
-	id := maphash.String(p.seed, metric+"\x00"+labels)
-	if p.seen[id] {
-		return false
-	}
-	p.seen[id] = true
-	return true
 }
 
 // reasons are the words for why a place was not read. Their number is bounded: a label
@@ -134,18 +344,17 @@ func reason(err error) string {
 
 // End implements [audit.Renderer].
 func (p *prometheusRenderer) End(s *audit.Summary) error {
-	p.family("not_before_timestamp_seconds", "When a certificate begins to be valid.")
-	_, _ = p.w.Write(p.notBefore)
+	cut := p.admit()
+	for _, f := range metricFamilies {
+		p.family(f.name, f.help)
+		for i := range p.kept {
+			f.write(p, f.name, &p.kept[i])
+		}
+	}
 	p.family("findings", "Findings by check and severity.")
 	for _, f := range p.findings {
 		_, _ = fmt.Fprintf(p.w, "%sfindings{check=\"%s\",severity=\"%s\"} %d\n", metricPrefix, f.Check, f.Severity, f.count)
 	}
-	p.family("certificate_finding", "1 for each finding, with the certificate that has it.")
-	_, _ = p.w.Write(p.named)
-	p.family("crl_next_update_timestamp_seconds", "When a revocation list is out of date.")
-	_, _ = p.w.Write(p.lists)
-	p.family("place_unread", "1 for each place that could not be read, or not in full.")
-	_, _ = p.w.Write(p.unread)
 	single := func(name, help string, value int64) {
 		p.family(name, help)
 		_, _ = fmt.Fprintf(p.w, "%s%s %d\n", metricPrefix, name, value)
@@ -159,6 +368,9 @@ func (p *prometheusRenderer) End(s *audit.Summary) error {
 		complete = 1
 	}
 	single("made_timestamp_seconds", "When the report was made; before the moment that it is of, it is a forecast.", s.ReportTime().Unix())
+	if p.MaxSeries > 0 {
+		single("series_cut", "Series for which there was no room.", int64(cut))
+	}
 	single("complete", "0 if the audit was interrupted.", complete)
 	return p.w.Flush()
 }
@@ -170,11 +382,11 @@ type countedFinding struct {
 }
 
 // count counts a finding by its check and severity.
-func (p *prometheusRenderer) count(f audit.Finding) {
+func (p *prometheusRenderer) count(f *audit.Finding) {
 	same := func(c countedFinding) bool { return c.Check == f.Check && c.Severity == f.Severity }
 	at := slices.IndexFunc(p.findings, same)
 	if at < 0 {
-		at, p.findings = len(p.findings), append(p.findings, countedFinding{Finding: f})
+		at, p.findings = len(p.findings), append(p.findings, countedFinding{Finding: *f})
 	}
 	p.findings[at].count++
 }
@@ -182,8 +394,10 @@ func (p *prometheusRenderer) count(f audit.Finding) {
 // metricLabel escapes a text for the value of a label. Characters that do not print are
 // escaped first, so that the label is also safe in a dashboard.
 func metricLabel(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable.Clean(s))
+	return labelEscapes.Replace(printable.Clean(s))
 }
+
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // isTooLarge reports whether an input was above a limit of the audit.
 func isTooLarge(err error) bool {
