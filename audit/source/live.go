@@ -29,10 +29,9 @@ import (
 //
 // A file, directory or server that fails keeps its subjects: they get [audit.Subject.Stale], and
 // a subject with the error stands beside them. What is gone without an error has no subject any
-// more. Scan and Changed are called by one goroutine, all other methods by any.
+// more. Scan, Changed and Rejudge are called by one goroutine, all other methods by any.
 type Live struct {
 	targets Targets
-	keep    func(audit.Subject) audit.Subject
 	reread  time.Duration
 	reader  *fileReader
 	bundle  []*cert.Certificate
@@ -40,6 +39,7 @@ type Live struct {
 	trees   *trees        // of the scan before
 
 	mu      sync.RWMutex // guards what follows, and all that it leads to
+	keep    func(audit.Subject) audit.Subject
 	roots   []*liveRoot
 	servers []*liveServer
 	dirs    map[string][]*liveDir // by path; there are several if one target is in another
@@ -256,7 +256,7 @@ func (l *Live) Ask(ctx context.Context, name string) {
 		failed = found[0].Err
 	}
 	for i := range found {
-		found[i] = l.keep(found[i])
+		found[i] = l.kept(found[i])
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -268,6 +268,34 @@ func (l *Live) Ask(ctx context.Context, name string) {
 			s.subjects = slices.Clip(found)
 		}
 	}
+}
+
+// Rejudge replaces the function that keeps subjects, and makes each file due. Servers are judged
+// anew when they are asked.
+func (l *Live) Rejudge(keep func(audit.Subject) audit.Subject) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keep = keep
+	for _, r := range l.roots {
+		if r.file != nil {
+			r.file.due = time.Time{}
+		}
+	}
+	for _, same := range l.dirs {
+		for _, d := range same {
+			for _, u := range d.units {
+				u.due = time.Time{}
+			}
+		}
+	}
+}
+
+// kept returns a subject as it is kept.
+func (l *Live) kept(s audit.Subject) audit.Subject {
+	l.mu.RLock()
+	keep := l.keep
+	l.mu.RUnlock()
+	return keep(s)
 }
 
 // collection returns what the functions of a walk need.

@@ -60,7 +60,9 @@ type mutation struct {
 	n        int
 }
 
-func (m *mutation) path(names ...string) string { return filepath.Join(append([]string{m.dir}, names...)...) }
+func (m *mutation) path(names ...string) string {
+	return filepath.Join(append([]string{m.dir}, names...)...)
+}
 
 // write replaces a file as a careful program does, or in place.
 func (m *mutation) write(path string, data []byte) {

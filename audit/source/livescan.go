@@ -151,7 +151,7 @@ func (s *scan) signatures(dir string, names []string) (out []signature) {
 // alone runs a part of a walk that yields through the pool, and returns its subjects, kept.
 func (s *scan) alone(w *walk, part func(*walk)) (found []audit.Subject) {
 	c := *w.collection
-	c.pieces = ordered.New(func(b batch) { b.yield(func(one audit.Subject) { found = append(found, s.keep(one)) }) })
+	c.pieces = ordered.New(func(b batch) { b.yield(func(one audit.Subject) { found = append(found, s.kept(one)) }) })
 	part(&walk{collection: &c, root: w.root})
 	c.pieces.Wait()
 	return found
@@ -370,7 +370,7 @@ func (s *scan) readOne(w *walk, d *liveDir, at dirContext, e fs.DirEntry) {
 		sign = signatureOf(info)
 	}
 	var found []audit.Subject
-	batch{found: w.readEntrySubjects(full, e, at)}.yield(func(one audit.Subject) { found = append(found, s.keep(one)) })
+	batch{found: w.readEntrySubjects(full, e, at)}.yield(func(one audit.Subject) { found = append(found, s.kept(one)) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := d.units[e.Name()]

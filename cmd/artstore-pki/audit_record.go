@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -36,8 +40,7 @@ func recordSource(c *cli.Context, now time.Time) (source audit.Source, release f
 
 // remoteRecord returns the record of a running authority as a source. It asks over mutual TLS
 // with the certificate of --cert, whose service the authority must list under auditors in
-// pki.yaml. The certificates of the authority are asked for at once, so that a refusal ends
-// the command before anything is audited.
+// pki.yaml.
 func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	address := c.String(flagRecord)
 	if err := flags.HTTPSURL(flagRecord, address); err != nil {
@@ -52,16 +55,40 @@ func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release f
 	if err != nil {
 		return nil, nil, err
 	}
+	record, release, err := askRecord(c.Context, address, cert, roots)
+	record.Now = now
+	return record, release, err
+}
+
+// askRecord returns the record of the authority at a URL. The certificates of the authority are
+// asked for at once, so that a refusal ends the command before anything is audited.
+func askRecord(ctx context.Context, address string, cert *tls.Certificate, roots []*x509.Certificate) (audit.Record, func(), error) {
 	client, err := enroll.NewClient(address, roots, cert)
 	if err != nil {
-		return nil, nil, err
+		return audit.Record{}, nil, err
 	}
-	roots, issuers, err := client.RecordAuthorities(c.Context)
+	roots, issuers, err := client.RecordAuthorities(ctx)
 	if err != nil {
 		client.Close()
-		return nil, nil, hints.Refused(err, "auditors in pki.yaml of the authority lists who may read its record")
+		return audit.Record{}, nil, hints.Refused(err, "auditors in pki.yaml of the authority lists who may read its record")
 	}
-	return audit.Record{Name: address, Now: now, List: pages.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
+	return audit.Record{Name: address, List: pages.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
+}
+
+// openRecord opens the record that the configuration of the exporter names.
+func openRecord(ctx context.Context, name string, cert *tls.Certificate, roots []*x509.Certificate) (audit.Record, func(), error) {
+	if strings.Contains(name, "://") {
+		switch {
+		case !strings.HasPrefix(name, "https://"):
+			return audit.Record{}, nil, fmt.Errorf("record %q: want a URL with https://", name)
+		case cert == nil || len(roots) == 0:
+			return audit.Record{}, nil, errors.New("the record of a running authority wants client and trust_bundle in the configuration")
+		}
+		return askRecord(ctx, name, cert, roots)
+	}
+	source, release, err := localRecord(ctx, name, flagRecord, time.Time{})
+	record, _ := source.(audit.Record)
+	return record, release, err
 }
 
 // remotePages returns a function that reads the pages of the record through client. A row

@@ -20,7 +20,8 @@
 //   - credentials, identity, records: what a command shows to a server, the rotating
 //     identity of a service, the record of an authority.
 //   - serving, caserver, uploads, loadgen: what services and clients run on.
-//   - cacmd, dev, agentcmd: the commands of the authority, those for developers, and the agent.
+//   - cacmd, dev, agentcmd, exportercmd: the commands of the authority, those for developers, the agent
+//     and the exporter.
 //
 // A command returns an error, and [ui.UI.Finish] alone makes the exit status of it. No
 // error is 0, a [ui.UsageError] is 2, what [ui.Refused] returns is 3, the end of the context
@@ -60,6 +61,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/agentcmd"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/exportercmd"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/proxycmd"
@@ -146,6 +148,7 @@ func clientCommands(u *ui.UI) []*cli.Command {
 		renewCommand(u),
 		agentcmd.Command(u),
 		auditCommand(u),
+		exportercmd.Command(u, openRecord),
 		inspectCommand(u),
 		uploadCommand(u),
 		accessTokenCommand(u),
