@@ -160,6 +160,7 @@ func (p *parser) fill(c *Config, f *fileConfig) {
 		p.fault(errors.New("there is nothing to audit: want targets, or a record"), "targets")
 	}
 	for i, name := range f.Targets {
+		// Standard input can be read once only, and a list of targets is the configuration itself.
 		if name == "" || name == "-" || strings.HasPrefix(name, "@") {
 			p.fault(fmt.Errorf("%q: want a path, a pattern of paths, HOST:PORT or a URL", name), "targets", i)
 		}
@@ -216,6 +217,7 @@ func (p *parser) judge(c *Config, f *fileConfig) {
 		WarnBefore: time.Duration(f.Warn.Before), WarnShare: f.Warn.Share, CritBefore: time.Duration(f.Crit.Before), CritShare: f.Crit.Share,
 		MaxLifetime: time.Duration(f.MaxLifetime), Only: f.Only, Disable: f.Disable,
 	}
+	// The page shows this to people who do not know the configuration.
 	host, _ := os.Hostname() // a host without a name is left out
 	c.audit.About = audit.About{
 		Host: host, Command: []string{"artstore-pki", "exporter", "--config=" + c.path}, Targets: f.Targets, Record: f.Record, Bundle: f.TrustBundle,
@@ -257,6 +259,7 @@ func (p *parser) files(c *Config, f *fileConfig) {
 		}
 		c.named = append(c.named, f.Baseline)
 	}
+	// They are read again by the session: here it is only said whether they can be.
 	if _, err := c.readLists(); err != nil {
 		p.fault(err, "lists")
 	}
@@ -271,6 +274,7 @@ func (c *Config) readLists() (map[string]*x509.RevocationList, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading a revocation list: %w", err)
 		}
+		// Authorities serve DER, and OpenSSL writes PEM.
 		if slices.Equal(data[:min(1, len(data))], []byte{0x30}) { // DER begins with a SEQUENCE
 			list, err := x509.ParseRevocationList(data)
 			if err != nil {
@@ -353,6 +357,8 @@ func (c *Config) signatures() [2]string {
 	return [2]string{signaturesOf(c.named), signaturesOf(c.lists)}
 }
 
+// signaturesOf returns a text that differs once one of the files was replaced. A file that is away for
+// a moment counts as a change, because its successor does so anyway.
 func signaturesOf(paths []string) string {
 	var b strings.Builder
 	for _, path := range paths {

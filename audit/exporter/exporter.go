@@ -52,6 +52,7 @@ type configOutcome struct {
 	loaded time.Time // the last success
 }
 
+// note adds an attempt.
 func (o *configOutcome) note(good bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -152,6 +153,7 @@ func (e *Exporter) again(ctx context.Context, s *session) {
 // replace has Run start a session, in place of one that has not begun.
 func (e *Exporter) replace(c *Config) {
 	s := e.newSession(c)
+	// The channel holds one: of several reloads while a session starts, the last counts.
 	for {
 		select {
 		case e.reload <- s:

@@ -70,8 +70,10 @@ func (m *sinceMemory) end(round uint64) {
 	}
 }
 
+// prefix tells these metrics from those of the audit, which other programs write too.
 const prefix = "artstore_exporter_"
 
+// desc returns the description of a metric of the exporter.
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prefix+name, help, labels, nil)
 }

@@ -25,6 +25,7 @@ const (
 // limiter lets one at a time through.
 type limiter chan struct{}
 
+// newLimiter returns one that nobody has entered.
 func newLimiter() limiter { return make(limiter, 1) }
 
 // enter waits for the turn, and returns false if it does not come.
@@ -39,6 +40,7 @@ func (l limiter) enter(ctx context.Context) bool {
 	}
 }
 
+// leave lets the next one through.
 func (l limiter) leave() { <-l }
 
 // Handler answers /metrics, /, /report.json and /healthz. It has no other path and no method but

@@ -64,6 +64,7 @@ type watchOutcome struct {
 	err           error
 }
 
+// newSession returns a session that has not begun. Its sources are empty until run has looked at them.
 func (e *Exporter) newSession(c *Config) *session {
 	s := &session{
 		Exporter: e, cfg: c, files: c.signatures(), ready: make(chan struct{}), renewed: make(chan struct{}, 1), rejudge: make(chan struct{}, 1),
@@ -116,6 +117,8 @@ func (s *session) run(ctx context.Context) {
 		s.judgeWithRecord()
 		work.Go(func() { s.followRecord(ctx) })
 	}
+	// The directories are known after the first look only. What changes between that look and the
+	// watch is seen by the look of the next period.
 	watcher, err := filewatch.NewNamed(maxNames)
 	s.noteWatch(nil, err)
 	if err == nil {
@@ -334,6 +337,8 @@ func (s *session) readRecord(ctx context.Context) {
 		return
 	}
 	r.success = time.Now()
+	// Chains without another bundle are judged by the roots of the record, and so again if these are
+	// others now.
 	changed := !bytes.Equal(trust, s.trust)
 	s.record, s.trust = loaded, trust
 	if changed {

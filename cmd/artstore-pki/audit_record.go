@@ -75,8 +75,8 @@ func askRecord(ctx context.Context, address string, cert *tls.Certificate, roots
 	return audit.Record{Name: address, List: pages.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
 }
 
-// openRecord opens the record that the configuration of the exporter names.
-func openRecord(ctx context.Context, name string, cert *tls.Certificate, roots []*x509.Certificate) (audit.Record, func(), error) {
+// recordForExporter opens the record that the configuration of the exporter names.
+func recordForExporter(ctx context.Context, name string, cert *tls.Certificate, roots []*x509.Certificate) (audit.Record, func(), error) {
 	if strings.Contains(name, "://") {
 		switch {
 		case !strings.HasPrefix(name, "https://"):

@@ -148,7 +148,7 @@ func clientCommands(u *ui.UI) []*cli.Command {
 		renewCommand(u),
 		agentcmd.Command(u),
 		auditCommand(u),
-		exportercmd.Command(u, openRecord),
+		exportercmd.Command(u, recordForExporter),
 		inspectCommand(u),
 		uploadCommand(u),
 		accessTokenCommand(u),

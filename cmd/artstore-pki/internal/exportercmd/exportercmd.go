@@ -135,7 +135,7 @@ func run(u *ui.UI, c *cli.Context, open OpenRecord) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, at.close()) }()
+	defer func() { err = errors.Join(err, at.shut()) }()
 	if at.id != nil {
 		registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{c.Command.Name: at.id}))
 	}
@@ -211,7 +211,7 @@ func listen(u *ui.UI, c *cli.Context, logger *slog.Logger) (l *listener, err err
 	l = &listener{Listener: ln, url: serving.URL(ln), anyClient: c.Bool(flagCleartext)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.close())
+			err = errors.Join(err, l.shut())
 		}
 	}()
 	if !secured {
@@ -229,8 +229,8 @@ func listen(u *ui.UI, c *cli.Context, logger *slog.Logger) (l *listener, err err
 	return l, err
 }
 
-// close closes what is open.
-func (l *listener) close() (err error) {
+// shut closes what is open.
+func (l *listener) shut() (err error) {
 	if l.Listener != nil {
 		err = l.Listener.Close()
 	}
