@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -260,12 +261,44 @@ func TestOnlyReads(t *testing.T) {
 	if out := w.do(http.MethodHead, "/services", "localhost"); out.Code != http.StatusOK {
 		t.Errorf("HEAD: %d", out.Code)
 	}
-	readers, err := sqldb.OpenReaders(t.Context(), w.dir+"/pki.db", 2)
-	must(t, err)
-	defer func() { _ = readers.Close() }()
-	if _, err := readers.Read.ExecContext(t.Context(), `DELETE FROM holders`); err == nil {
-		t.Error("a connection of readers can write")
+	postgres.Engines(t, func(t *testing.T, where string) {
+		db, err := sqldb.Create(t.Context(), where)
+		must(t, err)
+		defer func() { _ = db.Close() }()
+		readers, err := sqldb.OpenReaders(t.Context(), where, 2)
+		must(t, err)
+		defer func() { _ = readers.Close() }()
+		for range 4 { // more than it has connections
+			if _, err := readers.Read.ExecContext(t.Context(), `DELETE FROM holders`); err == nil {
+				t.Error("a connection of readers can write")
+			}
+		}
+		if err := readers.Change(t.Context(), func(*sqldb.Txn) error { return nil }); err == nil {
+			t.Error("a database of readers can be changed")
+		}
+	})
+}
+
+// TestManyReaders asks for pages from many goroutines while certificates are committed, more than are made
+// at a time.
+func TestManyReaders(t *testing.T) {
+	w := newWorld(t, catest.Options{}, nil)
+	w.fill("storage")
+	var group sync.WaitGroup
+	for i := range 20 {
+		group.Go(func() {
+			for n := range 10 {
+				address := []string{"/", "/services", "/trust", "/log", "/certificate/70002", "/csv/services"}[(i+n)%6]
+				if out := w.get(address); out.Code != http.StatusOK {
+					t.Errorf("%s: %d", address, out.Code)
+				}
+			}
+		})
 	}
+	for range 50 {
+		w.commit(nil)
+	}
+	group.Wait()
 }
 
 // TestForeignHosts expects that only names of loopback are answered, unless the server has authenticated

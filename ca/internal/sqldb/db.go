@@ -25,6 +25,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -102,10 +103,10 @@ func OpenAsIs(ctx context.Context, where string) (*DB, error) {
 }
 
 // OpenReaders opens a database for reading, beside whatever writes it, with conns connections of its
-// own at most. Nothing is migrated: a schema that is not the one of this program is an error, and so is
+// own at most, which refuse to write. Nothing is migrated: a schema that is not the one of this program is an error, and so is
 // a place without a record ([ErrNoRecord]).
 func OpenReaders(ctx context.Context, where string, conns int) (_ *DB, err error) {
-	db, err := OpenAsIs(ctx, where)
+	db, err := OpenAsIs(ctx, onlyReading(where))
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +133,18 @@ func OpenReaders(ctx context.Context, where string, conns int) (_ *DB, err error
 		db.file, err = watchFile(where)
 	}
 	return db, err
+}
+
+// onlyReading returns a location whose sessions cannot write. Those of an SQLite file are so already.
+func onlyReading(where string) string {
+	u, err := url.Parse(where)
+	if err != nil || !IsURL(where) { // a URL that does not parse is refused by whoever opens it
+		return where
+	}
+	q := u.Query()
+	q.Set("default_transaction_read_only", "on")
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // ErrSchema reports a record whose schema is that of another version of the program.
