@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/dashboard/internal/page"
@@ -67,9 +67,13 @@ type Dashboard struct {
 	turns    chan struct{}
 	now      func() time.Time
 
-	mu      sync.Mutex // guards the next two; a caller that holds it makes the page for all that wait
-	front   *page.Page
-	frontAt time.Time
+	// frontTurn is full while a caller makes the first page for all that wait, and guards the next two.
+	// It is a channel, because the caller reads the database meanwhile, and a waiter can give up.
+	frontTurn chan struct{}
+	front     *page.Page
+	frontAt   time.Time
+
+	versions atomic.Pointer[versions] // of the trust, as they were read last
 }
 
 // Open opens the record of a state directory for reading. Errors name the file or the database;
@@ -82,7 +86,7 @@ func Open(ctx context.Context, opt Options) (*Dashboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dashboard{opt: opt, files: statedir.Dir{Path: opt.Dir}, turns: make(chan struct{}, connections), now: time.Now}
+	d := &Dashboard{opt: opt, files: statedir.Dir{Path: opt.Dir}, turns: make(chan struct{}, connections), frontTurn: make(chan struct{}, 1), now: time.Now}
 	if d.verifier, err = statedir.LogVerifier(opt.Dir); err != nil {
 		return nil, err
 	}

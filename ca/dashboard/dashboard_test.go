@@ -201,7 +201,7 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s: %d %q", address, out.Code, out.Header().Get("Location"))
 			}
 		}
-		for address, want := range map[string]int{"/nothing": 404, "/certificate/12345": 404, "/certificate/x": 404, "/services?after=x": 400, "/services?show=x": 400, "/log?after=1": 400, "/csv/nothing": 404} {
+		for address, want := range map[string]int{"/nothing": 404, "/certificate/12345": 404, "/certificate/x": 404, "/services?after=x": 400, "/services?show=x": 400, "/log?after=1": 400, "/search?q=n7&after=x": 400, "/search?q=%C3%A4": 200, "/certificate/" + strings.Repeat("9", 20_000): 404, "/search?q=" + strings.Repeat("9", 20_000): 200, "/csv/nothing": 404} {
 			if out := w.get(address); out.Code != want {
 				t.Errorf("%s: %d, want %d", address, out.Code, want)
 			}

@@ -38,8 +38,12 @@ func (d *Dashboard) frontPage(ctx context.Context, r request) (*page.Page, error
 	if r.csv {
 		return d.makeFront(ctx, r)
 	}
-	d.mu.Lock() // who asks meanwhile gets the same page
-	defer d.mu.Unlock()
+	select {
+	case d.frontTurn <- struct{}{}:
+		defer func() { <-d.frontTurn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if age := r.now.Sub(d.frontAt); d.front != nil && age >= 0 && age < frontAge {
 		kept := *d.front
 		return &kept, nil

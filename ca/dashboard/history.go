@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/dashboard/internal/page"
+	"github.com/artstore/artstore-pki/ca/dashboard/internal/query"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/tally"
@@ -226,15 +228,11 @@ func (d *Dashboard) searchPage(ctx context.Context, r request) (*page.Page, erro
 		}
 		return &page.Page{Path: redirect + certificateAddress(serial)}, nil
 	}
-	limit := pageRows
-	if r.csv {
-		limit = csvRows
-	}
-	list, next, err := d.names.Search(ctx, record.Search{Prefix: strings.ToLower(text), Limit: limit, Cursor: r.value("after")})
-	t := &page.Table{Caption: "Certificates with a name that begins so, by name", Columns: []string{"Names", "Service", "State", "Begins", "Ends", "Serial"}, Empty: "No certificate has such a name, serial or fingerprint.", CSV: address("/csv/search", "q", text)}
-	if err != nil && ctx.Err() != nil {
+	list, next, err := d.byName(ctx, r, text)
+	if err != nil {
 		return nil, err
 	}
+	t := &page.Table{Caption: "Certificates with a name that begins so, by name", Columns: []string{"Names", "Service", "State", "Begins", "Ends", "Serial"}, Empty: "No certificate has such a name, serial or fingerprint.", CSV: address("/csv/search", "q", text)}
 	for i := range list {
 		c := &list[i]
 		t.Rows = append(t.Rows, []page.Cell{page.Text(namesOf(c.Names)), {Text: c.Service, Link: address("/services", "service", c.Service)}, {Text: c.State(r.now), Class: classOf(c, r.now)},
@@ -250,6 +248,27 @@ func (d *Dashboard) searchPage(ctx context.Context, r request) (*page.Page, erro
 	return p, nil
 }
 
+// searchCursor is the form of the cursors of a search: two numbers and a name.
+var searchCursor = regexp.MustCompile(`^-?[0-9]{1,19}\.[0-9]{1,19}\.`)
+
+// byName finds certificates by the beginning of a name. Names are ASCII, so another text finds none.
+func (d *Dashboard) byName(ctx context.Context, r request, text string) ([]record.Certificate, string, error) {
+	after, limit := r.value("after"), pageRows
+	if r.csv {
+		limit = csvRows
+	}
+	if len(text) > maxName || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return nil, "", nil
+	}
+	if after != "" && !searchCursor.MatchString(after) {
+		return nil, "", fmt.Errorf("%.60q: %w", after, query.ErrCursor)
+	}
+	return d.names.Search(ctx, record.Search{Prefix: strings.ToLower(text), Limit: limit, Cursor: after})
+}
+
+// maxName is the longest name that there can be in DNS, and longer than any serial or fingerprint.
+const maxName = 253
+
 // exact returns the serial of the certificate that a text names by its fingerprint or serial, or "".
 func (d *Dashboard) exact(ctx context.Context, r request, text string) (string, error) {
 	// A fingerprint is also a number of hex digits, so it comes before serials.
@@ -258,6 +277,9 @@ func (d *Dashboard) exact(ctx context.Context, r request, text string) (string, 
 		if err == nil || !errors.Is(err, record.ErrNotFound) {
 			return serial, err
 		}
+	}
+	if len(text) > maxName { // reading a number takes longer the longer it is
+		return "", nil
 	}
 	serial, err := certs.ParseSerial(text)
 	if err != nil {

@@ -25,14 +25,28 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
+// versions are the documents of the trust, the newest first.
+type versions struct {
+	newest int64
+	all    []*trust.Document
+}
+
 // documents returns the trust in effect, and all versions that are kept, the newest first. A record
-// without versions has that of the state directory.
+// without versions has that of the state directory. Each document has a signature to check, so they are
+// kept until there is a newer one: a version never changes.
 func (d *Dashboard) documents(ctx context.Context) (current *trust.Document, all []*trust.Document, err error) {
-	versions, err := d.trust.Versions(ctx)
+	newest, err := d.trust.Newest(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, v := range versions {
+	if known := d.versions.Load(); known != nil && newest.Number != 0 && known.newest == newest.Number {
+		return known.all[0], known.all, nil
+	}
+	list, err := d.trust.Versions(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, v := range list {
 		doc, err := trust.Open(d.verifier, v.Document)
 		if err != nil {
 			return nil, nil, err
@@ -44,8 +58,9 @@ func (d *Dashboard) documents(ctx context.Context) (current *trust.Document, all
 		if err != nil {
 			return nil, nil, err
 		}
-		all = append(all, doc)
+		return doc, []*trust.Document{doc}, nil
 	}
+	d.versions.Store(&versions{list[0].Number, all})
 	return all[0], all, nil
 }
 
