@@ -8,7 +8,7 @@
 // Invariants:
 //
 //   - The socket has mode 0600, 0660 for one group or 0666 for everyone, and its mode is never
-//     wider in between (TestModeHoldsFromTheBegin).
+//     wider in between (TestModeHoldsFromTheBegin, TestRegroup).
 //   - A guarded path is one that no other user can replace (TestGuarded).
 //   - A socket on which a process listens is not replaced, and neither is a file that is no
 //     socket of this user. The socket of a killed process is replaced

@@ -103,6 +103,19 @@ func guarded(path string) error {
 	return nil
 }
 
+// Regroup lets those connect to a socket of [Listen] whom s has in Group and Everyone, instead of those
+// for whom it was made. If it fails, nothing has changed. Connections that are open stay.
+func Regroup(ln net.Listener, s Socket) error {
+	l, ok := ln.(*listener)
+	if !ok {
+		return errors.New("changing who may connect: it is no socket of this package")
+	}
+	if err := s.open(l.path); err != nil {
+		return fmt.Errorf("changing who may connect to %s: %w", l.path, err)
+	}
+	return nil
+}
+
 // open gives the socket its owner and mode, the group before the permission.
 func (s Socket) open(path string) error {
 	mode := ownerOnly

@@ -134,6 +134,33 @@ func TestModeHoldsFromTheBegin(t *testing.T) {
 	}
 }
 
+// TestRegroup: a socket gets the mode of another Socket while it is served, and what fails changes nothing.
+func TestRegroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := listenAs(t, Socket{Path: path, Everyone: true})
+	must(t, err)
+	gid := os.Getegid()
+	if os.Geteuid() == 0 {
+		gid = 12345
+	}
+	must(t, Regroup(ln, Socket{Group: gid}))
+	wantMode(t, path, 0o660)
+	must(t, Regroup(ln, Socket{Everyone: true}))
+	wantMode(t, path, 0o666)
+	must(t, Regroup(ln, Socket{}))
+	wantMode(t, path, 0o600)
+	must(t, os.Remove(path))
+	if err := Regroup(ln, Socket{Group: gid}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "changing who may connect to "+path) {
+		t.Errorf("a socket that was removed: %v", err)
+	}
+	plain, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+	must(t, err)
+	defer func() { _ = plain.Close() }()
+	if err := Regroup(plain, Socket{}); err == nil {
+		t.Error("a socket of others was changed")
+	}
+}
+
 func wantMode(t *testing.T, path string, want fs.FileMode) {
 	t.Helper()
 	info, err := os.Lstat(path)

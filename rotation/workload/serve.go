@@ -80,6 +80,12 @@ func Listen(ctx context.Context, s Socket) (net.Listener, error) {
 	return unixsocket.Listen(ctx, unixsocket.Socket{Path: s.Path, Group: s.Group, Everyone: s.Group == 0, Guarded: true})
 }
 
+// Regroup gives a socket of [Listen] to another Group, while it is served. If it fails, nothing has
+// changed. Connections that are open stay: rules decide what they get.
+func (s Socket) Regroup(ln net.Listener) error {
+	return unixsocket.Regroup(ln, unixsocket.Socket{Group: s.Group, Everyone: s.Group == 0})
+}
+
 // Serve serves until ctx ends, and then returns nil, within seconds. It closes ln. Its
 // callers must be on a Unix socket. On systems other than Linux it fails with
 // [errors.ErrUnsupported], because they do not say who has connected.
