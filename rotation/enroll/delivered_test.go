@@ -91,3 +91,38 @@ func TestBareAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestRealReport: a program that ends reports by a request of its own.
+func TestRealReport(t *testing.T) {
+	t.Parallel()
+	authority := catest.Start(t, catest.Options{})
+	cfg := enroll.Config{URL: authority.URL, RootFingerprint: authority.RootFingerprint, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester"))}
+	src, err := enroll.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := src.Report(t.Context()); err != nil {
+		t.Errorf("without anything to report: %v", err)
+	}
+	m, err := enroll.Issue(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := m.Certificate.Leaf
+	src.Delivered(leaf, []string{"db:5432"}, time.Now())
+	if err := src.Report(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := recordedDelivery(t, authority, leaf.SerialNumber.String()); d == nil || d.Address != "db:5432" || d.Servers != 1 {
+		t.Errorf("recorded: %+v", d)
+	}
+	cfg.Dir = t.TempDir()
+	if src, err = enroll.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	src.Delivered(leaf, []string{"db:5432"}, time.Now())
+	if err := src.Report(t.Context()); err == nil || !strings.Contains(err.Error(), "reporting what is served: ") {
+		t.Errorf("without a certificate: %v", err)
+	}
+	authority.Check(t)
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptrace"
@@ -151,4 +152,33 @@ func (c *watchConn) ask(ctx context.Context, have watchValues, wait time.Duratio
 		return watchAnswer{}, errors.Join(errors.New(in.operation), err)
 	}
 	return watchAnswer{WatchResponse: parsed, after: retryAfter(r.header)}, nil
+}
+
+// Report tells the authority what [Source.Delivered] was told last, by one request that is answered at
+// once. It is for programs that end: Watch reports by itself. It needs a certificate in
+// [Config.Dir], and does nothing if there is nothing to report. An authority without this request
+// answers 404.
+func (s *Source) Report(ctx context.Context) error {
+	const doing = "reporting what is served"
+	d := s.delivery.Load()
+	if d == nil {
+		return nil
+	}
+	if s.store == nil {
+		return errors.New(doing + ": no directory holds a certificate (Dir)")
+	}
+	i, err := s.store.load()
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	s.listHolder.Store(i) // the server is checked against the lists that are stored
+	conn, err := s.newWatchConn(i)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer conn.Close()
+	if _, err := conn.ask(ctx, watchValues{delivery: *d}, 0, make(chan struct{}, 1)); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
 }
