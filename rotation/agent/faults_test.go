@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/hook"
 	"github.com/artstore/artstore-pki/rotation/agent"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -148,6 +149,32 @@ func TestOnce(t *testing.T) {
 	w.cfg.Identities[0].Dir = filepath.Join(w.dir, "other")
 	if err := w.agent().Once(ctx); err == nil {
 		t.Error("a run that was ended has no error")
+	}
+}
+
+// TestOnceBesideAnother: a run without a daemon that finds another process at the directory of an identity says
+// so, and a lock that is released within a moment is waited for.
+func TestOnceBesideAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catest.Options{})
+	i := w.identity("ingester", func(i *agent.Identity) {
+		i.Hook = &agent.Hook{Command: []string{"true"}, Timeout: time.Minute}
+	})
+	if err := w.agent().Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other, err := hook.Open(i.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.agent().Once(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "identity ingester: ") || !strings.Contains(err.Error(), hook.ErrBusy.Error()) {
+		t.Errorf("beside another process: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.agent().Once(t.Context()) }()
+	pause(100 * time.Millisecond)
+	if err := errors.Join(other.Close(), <-done); err != nil {
+		t.Errorf("after another process: %v", err)
 	}
 }
 

@@ -111,7 +111,7 @@ func (m *managed) run(ctx context.Context) {
 
 // open prepares the directory and gets the first certificate: the stored one, or a new one.
 func (m *managed) open(ctx context.Context) error {
-	if err := m.prepare(); err != nil {
+	if err := m.prepare(ctx); err != nil {
 		return err
 	}
 	waiting, done := context.WithCancel(ctx)
@@ -136,7 +136,7 @@ func (m *managed) open(ctx context.Context) error {
 const firstAnswer = 20 * time.Second
 
 // prepare makes the directory fit for the next generation. Nothing of it needs the authority.
-func (m *managed) prepare() error {
+func (m *managed) prepare(ctx context.Context) error {
 	if err := m.Access.makeDir(m.Dir); err != nil {
 		return fmt.Errorf("making the directory: %w", err)
 	}
@@ -152,7 +152,7 @@ func (m *managed) prepare() error {
 		m.log.Warn("the stored set cannot be used", "err", err)
 		s = nil
 	}
-	if err := m.openRecord(s); err != nil {
+	if err := m.openRecord(ctx, s); err != nil {
 		return err
 	}
 	if s == nil {
@@ -170,11 +170,11 @@ func (m *managed) prepare() error {
 
 // openRecord opens the record of the hook, with the set that is there before this process changes
 // anything.
-func (m *managed) openRecord(s *set) (err error) {
+func (m *managed) openRecord(ctx context.Context, s *set) (err error) {
 	if m.Hook == nil || m.record != nil {
 		return nil
 	}
-	r, err := hook.Open(m.Dir)
+	r, err := openFree(ctx, m.Dir)
 	if err != nil {
 		return err
 	}
@@ -187,6 +187,28 @@ func (m *managed) openRecord(s *set) (err error) {
 	}
 	m.record = r
 	return nil
+}
+
+const (
+	busyTries = 20
+	busyPause = 50 * time.Millisecond
+)
+
+// openFree opens the record of a directory. A process that is being started has copies of all open files
+// until it executes its program, and so can keep the lock of a record that was closed a
+// moment ago: openFree tries again for a second.
+func openFree(ctx context.Context, dir string) (*hook.Record, error) {
+	for n := 1; ; n++ {
+		r, err := hook.Open(dir)
+		if !errors.Is(err, hook.ErrBusy) || n == busyTries {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(busyPause):
+		}
+	}
 }
 
 // tokenAbsent reports that an operator has yet to put a token in place.

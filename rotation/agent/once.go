@@ -56,13 +56,16 @@ func (m *managed) runOnce(ctx context.Context) error {
 		return err
 	}
 	m.state.setProblem(m.log, err)
+	if m.Hook != nil && m.record == nil {
+		return err // whether the hook is owed is not known: another process has the record, for instance
+	}
 	return errors.Join(err, m.tidy(), m.deliverOnce(ctx, s)) // the stored set may be owed, whatever became of the renewal
 }
 
 // obtainOnce renews a stored certificate if it is due, or enrols if nothing is stored. A token that
 // is there enrols anew if the stored one has expired and is not renewed any more.
 func (m *managed) obtainOnce(ctx context.Context) error {
-	if err := m.prepare(); err != nil {
+	if err := m.prepare(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, onceLimit)
