@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/agent"
 )
 
@@ -151,6 +153,39 @@ func TestAuthorityLearnsOfDelivery(t *testing.T) {
 	w.await(a, "ingester", "the end of the alarm", delivered)
 	if second := w.awaitServed(newest); second.Since.Before(first.Since) {
 		t.Errorf("the next one is %+v, after %+v", second, first)
+	}
+	w.ca.Check(t)
+}
+
+// TestOnceReports: a run without a daemon reports what it has proved before it ends, and an authority that is
+// away is no failure of it.
+func TestOnceReports(t *testing.T) {
+	t.Parallel()
+	var refuse atomic.Int64
+	w := newWorld(t, catest.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if status := int(refuse.Load()); status != 0 && r.URL.Path == stepapi.Prefix+stepapi.PathWatch {
+				rw.WriteHeader(status)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}})
+	p, _ := w.program("ingester")
+	for _, status := range []int64{http.StatusNotFound, http.StatusBadGateway, 0} {
+		refuse.Store(status)
+		if err := w.agent().Once(t.Context()); err != nil {
+			t.Fatalf("status %d: %v", status, err)
+		}
+		if d := w.recorded(p.leaf()); (d != nil) != (status == 0) {
+			t.Errorf("status %d: recorded %+v", status, d)
+		}
+		if said := strings.Contains(w.log.String(), "the authority was not told what is served"); said != (status != http.StatusNotFound) {
+			t.Errorf("status %d: log\n%s", status, w.log.String())
+		}
+	}
+	if d := w.recorded(p.leaf()); d != nil && d.Address != p.address {
+		t.Errorf("recorded %+v", d)
 	}
 	w.ca.Check(t)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	onceTogether = 4               // identities at a time
 	onceAttempts = 3               // of a delivery
 	onceLimit    = 2 * time.Minute // for the requests of one identity
+	reportLimit  = 10 * time.Second
 )
 
 // Once gets the certificates that are missing, renews those that are due, delivers what is not
@@ -59,7 +61,23 @@ func (m *managed) runOnce(ctx context.Context) error {
 	if m.Hook != nil && m.record == nil {
 		return err // whether the hook is owed is not known: another process has the record, for instance
 	}
-	return errors.Join(err, m.tidy(), m.deliverOnce(ctx, s)) // the stored set may be owed, whatever became of the renewal
+	err = errors.Join(err, m.tidy(), m.deliverOnce(ctx, s)) // the stored set may be owed, whatever became of the renewal
+	m.reportOnce(ctx)
+	return err
+}
+
+// reportOnce tells the authority what was proved, by a request of its own. A failure is no failure of the
+// identity: nothing is decided by the report.
+func (m *managed) reportOnce(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	err := m.source.cur.Load().Report(ctx)
+	if e, ok := errors.AsType[*enroll.Error](err); ok && e.Status == http.StatusNotFound {
+		return // such as a stock step-ca
+	}
+	if err != nil {
+		m.log.Warn("the authority was not told what is served", "err", oneLine(err))
+	}
 }
 
 // obtainOnce renews a stored certificate if it is due, or enrols if nothing is stored. A token that
