@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/rotation/workload"
 )
 
 // Config is what a configuration file says. [ReadConfig] makes it, and it is valid then.
@@ -13,6 +14,14 @@ type Config struct {
 	StatusFile string // gets the status as JSON after each change, "" for none
 	Metrics    string // HOST:PORT of loopback, "" for none
 	Identities []Identity
+	Workload   *WorkloadAPI // nil for none
+}
+
+// WorkloadAPI says how identities are served to programs that know SPIFFE.
+type WorkloadAPI struct {
+	Socket workload.Socket
+	// Rules say who gets which identities, by their names. Who is in none of them gets nothing.
+	Rules []workload.Rule
 }
 
 // Identity is one certificate that the agent keeps for a program.
@@ -30,7 +39,6 @@ type Identity struct {
 	Formats                             []Format
 	Hook                                *Hook // nil for none
 	Serves                              []Address
-	line                                int // in the configuration file
 }
 
 // Access is who may read the files. What is not set stays as the operator has set it.

@@ -56,7 +56,7 @@ func TestControl(t *testing.T) {
 	first := w.await(a, "ingester", "delivered", delivered)
 	c := agent.Control{Socket: socket}
 	s, err := c.Status(t.Context())
-	if err != nil || len(s.Identities) != 1 || s.Identities[0].Serial != first.Serial || s.Problems() != 0 {
+	if err != nil || len(s.Identities) != 1 || s.Identities[0].Serial != first.Serial || len(s.Problems()) != 0 {
 		t.Fatalf("status %+v, %v", s, err)
 	}
 	if err := c.Renew(t.Context(), "ingester"); err != nil {

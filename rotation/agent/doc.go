@@ -11,6 +11,8 @@
 // has come into effect, runs the hook, asks the servers, and repeats that until they serve the
 // set or a newer one is there.
 //
+// The identities that rules name are served by package workload too, if the configuration says so.
+//
 // Invariants:
 //
 //   - All files of a generation come into effect by one rename (TestKeepsAndDelivers), and a process
@@ -31,6 +33,11 @@
 //     heal (TestAuthorityAwayForADay).
 //   - The configuration decides nothing by a misspelt key: each fault has its line
 //     (TestConfigFaults, FuzzConfig).
+//   - Another configuration touches no identity that is the same in both, and one that cannot be taken
+//     touches none (TestReload). One directory has one writer at any time
+//     (TestReloadSwapsDirectories).
+//   - Who is in no rule gets nothing from the Workload API. A reload takes away what new rules do not
+//     give, and cuts no stream of others (TestWorkloadReload).
 //   - The control socket answers root and the user of the agent (TestControl), and neither status nor
 //     log has a key, a token or a password (TestNothingSecretIsSaid).
 package agent

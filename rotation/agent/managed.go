@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,8 +42,12 @@ type managed struct {
 	tried   chan struct{} // is closed after the first attempt to get a certificate
 	once    sync.Once
 
-	id    atomic.Pointer[rotation.Identity] // nil before the first certificate
-	state state
+	id      atomic.Pointer[rotation.Identity]      // nil before the first certificate
+	revoked atomic.Pointer[[]*x509.RevocationList] // in effect; nil before there are any
+	state   state
+
+	cancel context.CancelFunc // these two are set by start
+	done   chan struct{}
 }
 
 // newManaged uses neither disk nor network.
@@ -77,6 +82,16 @@ func (m *managed) token(ctx context.Context) (secret.String, error) {
 		return secret.String{}, nil
 	}
 	return token, err
+}
+
+// start begins run as a part of work.
+func (m *managed) start(ctx context.Context, work *sync.WaitGroup) {
+	ctx, m.cancel = context.WithCancel(ctx)
+	m.done = make(chan struct{})
+	work.Go(func() {
+		defer close(m.done)
+		m.run(ctx)
+	})
 }
 
 // run keeps the identity until ctx ends, and has ended all it has started when it returns. A
@@ -128,6 +143,7 @@ func (m *managed) open(ctx context.Context) error {
 		return err
 	}
 	m.id.Store(id)
+	m.options.offer(m)
 	return nil
 }
 

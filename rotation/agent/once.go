@@ -22,10 +22,11 @@ const (
 // Once gets the certificates that are missing, renews those that are due, delivers what is not
 // delivered, and returns. The error has a line for each identity that failed.
 func (a *Agent) Once(ctx context.Context) error {
-	faults := make([]error, len(a.all))
+	all := a.present()
+	faults := make([]error, len(all))
 	room := make(chan struct{}, onceTogether)
 	var work sync.WaitGroup
-	for n, m := range a.all {
+	for n, m := range all {
 		work.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
@@ -35,11 +36,7 @@ func (a *Agent) Once(ctx context.Context) error {
 		})
 	}
 	work.Wait()
-	err := errors.Join(faults...)
-	if a.cfg.StatusFile != "" {
-		err = errors.Join(err, a.writeStatusFile())
-	}
-	return err
+	return errors.Join(append(faults, a.writeStatusFile())...)
 }
 
 // runOnce does for one identity what is due. Files of an earlier run may not be delivered yet, so

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,7 @@ type (
 		StatusFile      string         `yaml:"status_file"`
 		Metrics         string         `yaml:"metrics"`
 		Identities      []fileIdentity `yaml:"identities"`
+		WorkloadAPI     *fileWorkload  `yaml:"workload_api"`
 	}
 	fileIdentity struct {
 		Name            string       `yaml:"name"`
@@ -112,12 +115,29 @@ func readBounded(path string) ([]byte, error) {
 func parseConfig(data []byte, checkAddress func(string) error) (Config, error) {
 	var file fileConfig
 	if err := strictyaml.Decode(data, &file); err != nil {
-		return Config{}, err
+		return Config{}, located(data, err)
 	}
 	p := &parser{data: data, checkAddress: checkAddress}
 	c := p.config(file)
 	return c, errors.Join(p.faults...)
 }
+
+// located adds the line to an error of the library that has none, such as one of a control character:
+// the last line of the shortest beginning of the file that has the same fault.
+func located(data []byte, fault error) error {
+	text := fault.Error()
+	if strings.HasPrefix(text, "line ") || text == emptyFile {
+		return fault
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	n := sort.Search(len(lines)-1, func(n int) bool {
+		err := strictyaml.Decode(bytes.Join(lines[:n+1], nil), new(fileConfig))
+		return err != nil && err.Error() == text
+	})
+	return fmt.Errorf("line %d: %w", n+1, fault)
+}
+
+const emptyFile = "the file is empty" // as strictyaml has it
 
 // parser collects the faults of a file.
 type parser struct {
@@ -161,6 +181,9 @@ func (p *parser) config(f fileConfig) Config {
 		c.Identities = append(c.Identities, p.identity(id, i))
 	}
 	p.unique(c.Identities)
+	if f.WorkloadAPI != nil {
+		c.Workload = p.workloadAPI(*f.WorkloadAPI, c)
+	}
 	return c
 }
 
@@ -194,7 +217,6 @@ func (p *parser) identity(f fileIdentity, i int) Identity {
 	id := Identity{
 		Name: or(f.Name, filepath.Base(f.Dir)), Service: f.Service, Names: f.Names, Dir: filepath.Clean(f.Dir), TokenFile: f.TokenFile,
 		URL: f.CAURL, RootFingerprint: f.RootFingerprint, AuthorityName: f.AuthorityName, KeyType: enroll.KeyType(f.KeyType),
-		line: strictyaml.Line(p.data, at()...),
 	}
 	if !filepath.IsAbs(f.Dir) || id.Dir == "/" {
 		p.fault(at("dir"), "want an absolute path of a directory for this identity alone, not %q", f.Dir)

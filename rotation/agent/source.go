@@ -111,11 +111,14 @@ func (s *source) obey(ctx context.Context, o order) error {
 	return err
 }
 
-// waking wakes the delivery after each set that the gate has accepted.
+// waking wakes the delivery after each set that the gate has accepted, and offers its revocation
+// lists, which a generation does not have.
 func (s *source) waking(yield func(rotation.Material) error) func(rotation.Material) error {
 	return func(m rotation.Material) error {
 		err := yield(m)
 		if err == nil {
+			s.m.revoked.Store(&m.Revoked)
+			s.m.options.offer(s.m)
 			select {
 			case s.m.wake <- struct{}{}:
 			default:

@@ -16,18 +16,49 @@ import (
 // Status is the state of an agent. Its form in JSON is part of the API, and has nothing secret
 // but what hooks print.
 type Status struct {
-	StartedAt  time.Time        `json:"started_at"`
-	Identities []IdentityStatus `json:"identities"` // in the order of the configuration
+	StartedAt    time.Time `json:"started_at"`
+	ConfigReadAt time.Time `json:"config_read_at"` // the configuration in effect
+	// ConfigError is why a configuration that was read later is not in effect, in one line; "" if it is.
+	ConfigError string           `json:"config_error,omitempty"`
+	Identities  []IdentityStatus `json:"identities"`             // in the order of the configuration
+	Workload    *WorkloadStatus  `json:"workload_api,omitempty"` // nil if it is not served
 }
 
-// Problems counts the identities with a problem.
-func (s Status) Problems() (n int) {
+// Problems returns a line for each problem: what has it, a colon, and what an operator should know.
+func (s Status) Problems() (lines []string) {
+	if s.ConfigError != "" {
+		lines = append(lines, "configuration: "+s.ConfigError)
+	}
 	for _, i := range s.Identities {
 		if i.Problem != "" {
-			n++
+			lines = append(lines, i.Name+": "+i.Problem)
 		}
 	}
-	return n
+	if s.Workload == nil {
+		return lines
+	}
+	for _, o := range s.Workload.Identities {
+		if o.Problem != "" {
+			lines = append(lines, "Workload API: "+o.Name+": "+o.Problem)
+		}
+	}
+	return lines
+}
+
+// WorkloadStatus says what the SPIFFE Workload API serves.
+type WorkloadStatus struct {
+	Socket     string            `json:"socket"`
+	Rules      int               `json:"rules"`
+	Identities []Offered         `json:"identities"` // that rules name, in the order of names
+	Calls      map[string]uint64 `json:"calls"`      // since the start, by outcome: those of package workload
+}
+
+// Offered is an identity that callers of the Workload API get.
+type Offered struct {
+	Name     string `json:"name"`
+	SPIFFEID string `json:"spiffe_id,omitempty"`
+	// Problem is why it is not handed out, or not with its revocation lists; "" if it is.
+	Problem string `json:"problem,omitempty"`
 }
 
 // IdentityStatus is the state of one identity.
@@ -199,7 +230,7 @@ func (m *managed) status() IdentityStatus {
 		is := id.Status()
 		st.Service = printable.Line(id.Current().Leaf().Subject.CommonName, lineRunes)
 		st.Serial, st.Fingerprint, st.NotAfter, st.NextRenewal, st.Overdue = is.Serial, is.Fingerprint, is.NotAfter, is.NextRenewal, is.Overdue
-		check = id.Check()
+		check = cmp.Or(id.Check(), m.checkNames(id.Current().Leaf()))
 		if is.LastError != "" {
 			check = cmp.Or(check, errors.New(is.LastError))
 		}

@@ -8,6 +8,9 @@
 //
 //   - A fault of the configuration is one line with the line of the file, and nothing is started
 //     (TestConfigurationFaults).
+//   - A reload takes the whole file or nothing of it, listeners included (TestReload,
+//     TestReloadOfListeners).
+//   - Programs get their SVIDs from the running agent, and only by a rule (TestWorkloadAPI).
 //   - The service manager hears that the agent is ready after each identity was tried, and hears
 //     of its watchdog only while the agent answers (TestNotify).
 //   - Metrics have one series for each identity and kind, also before its first certificate
@@ -19,18 +22,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/audit/served"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/unixsocket"
@@ -55,8 +59,8 @@ const statuses = `   0    told to stop, or with --once: every certificate is val
 `
 
 // checkStatuses ends the help of agent check.
-const checkStatuses = `   0    no identity has a problem
-   1    one has, which the output names, or the agent does not answer
+const checkStatuses = `   0    nothing has a problem
+   1    something has, which the output names, or the agent does not answer
    2    the command line is wrong
    130  interrupted
 `
@@ -74,7 +78,10 @@ metrics. Trust bundle and revoked lists are refreshed by themselves, with the ho
 
    artstore-pki agent --config /etc/artstore-pki/agent.yaml
 
-With --once it does what is due and ends. docs/agent.md has the configuration.`,
+Programs that know SPIFFE can get their certificates over a Unix socket instead (workload_api in the
+configuration). SIGHUP reads the configuration again: identities that have not changed go on, and
+what is bad is reported and the old configuration stays. With --once the agent does what is due and
+ends; it serves nothing then. docs/agent.md has the configuration.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: flagConfig, Value: defaultConfig, Usage: "configuration `FILE`"},
 			&cli.BoolFlag{Name: flagOnce, Usage: "get, renew and deliver what is due, then end"},
@@ -103,11 +110,17 @@ With --once it does what is due and ends. docs/agent.md has the configuration.`,
 			},
 			{
 				Name:  "check",
-				Usage: "say which identities of a running agent have a problem",
-				Description: `For monitoring: it prints one line for each identity with a problem, and nothing if all is well.
+				Usage: "say what has a problem in a running agent, or in a configuration",
+				Description: `For monitoring: it prints one line for each identity with a problem, and nothing if all is well. A
+configuration that was not taken and identities that the Workload API cannot hand out count too.
 
-   artstore-pki agent check`,
-				Flags:              []cli.Flag{socketFlag()},
+   artstore-pki agent check
+
+With --config it reads a configuration as the agent would, with its users, groups and rules, and asks
+no agent: for an editor, and for a reload.
+
+   artstore-pki agent check --config /etc/artstore-pki/agent.yaml`,
+				Flags:              []cli.Flag{socketFlag(), &cli.StringFlag{Name: flagConfig, Usage: "configuration `FILE` to check, instead of a running agent"}},
 				CustomHelpTemplate: help.Head + checkStatuses,
 				Action:             u.Action(runCheck),
 			},
@@ -131,11 +144,10 @@ func run(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	cfg, err := agent.ReadConfig(c.String(flagConfig), served.Check)
+	cfg, err := readConfig(u, c)
 	if err != nil {
 		return err
 	}
-	u.WarnOnce(fileperm.File(c.String(flagConfig), 0o644), "others can change what the agent runs and where it gets certificates: "+c.String(flagConfig))
 	a, err := agent.New(cfg, agent.Options{Served: ask, Logger: u.Logger(slog.LevelInfo)})
 	if err != nil {
 		return err
@@ -144,6 +156,15 @@ func run(u *ui.UI, c *cli.Context) error {
 		return a.Once(c.Context)
 	}
 	return serve(u, c, cfg, a)
+}
+
+// readConfig reads the configuration that the flag names.
+func readConfig(u *ui.UI, c *cli.Context) (agent.Config, error) {
+	cfg, err := agent.ReadConfig(c.String(flagConfig), served.Check)
+	if err == nil {
+		u.WarnOnce(fileperm.File(c.String(flagConfig), 0o644), "others can change what the agent runs and where it gets certificates: "+c.String(flagConfig))
+	}
+	return cfg, err
 }
 
 // gcPercent makes the garbage collector run more often than usual: the agent allocates little, and
@@ -157,15 +178,18 @@ func serve(u *ui.UI, c *cli.Context, cfg agent.Config, a *agent.Agent) error {
 	if u.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	ctx, cancel := context.WithCancel(c.Context)
-	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
-	if err := listen(ctx, group, cfg, a); err != nil {
-		cancel()
-		return errors.Join(err, group.Wait())
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anything begins: a SIGHUP that nothing receives ends the process
+	defer signal.Stop(hangup)
+	group, ctx, stop := serving.NewGroup(c.Context)
+	defer stop()
+	r := &running{a: a, group: group, read: func() (agent.Config, error) { return readConfig(u, c) }, parts: map[string]*part{}}
+	if err := r.listen(ctx, cfg); err != nil {
+		return err
 	}
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error { return notify(ctx, u.Logger(slog.LevelInfo), a) })
+	group.Go(func() error { return r.reloadOn(ctx, hangup) })
 	u.Infof("agent: keeping %d identities", len(cfg.Identities))
 	err := group.Wait()
 	if c.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -173,26 +197,6 @@ func serve(u *ui.UI, c *cli.Context, cfg agent.Config, a *agent.Agent) error {
 		return nil
 	}
 	return err
-}
-
-// listen makes the socket and the listener of the metrics, and serves them in group.
-func listen(ctx context.Context, group *errgroup.Group, cfg agent.Config, a *agent.Agent) error {
-	if cfg.Socket != "" {
-		ln, err := unixsocket.Listen(ctx, unixsocket.Socket{Path: cfg.Socket})
-		if err != nil {
-			return socketHint(err)
-		}
-		group.Go(func() error { return a.ServeControl(ctx, ln) })
-	}
-	if cfg.Metrics == "" {
-		return nil
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics)
-	if err != nil {
-		return fmt.Errorf("listening for metrics: %w", err)
-	}
-	group.Go(func() error { return metricsOf(a).Serve(ctx, ln) })
-	return nil
 }
 
 // socketHint returns err with advice if another process serves the socket.

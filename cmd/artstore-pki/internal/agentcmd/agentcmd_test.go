@@ -139,30 +139,48 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// ask sends a request to the listener of the metrics.
+func ask(t *testing.T, address, path string) (int, string, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// livez returns the status of /livez, 0 if nobody answers.
+func (w *world) livez(t *testing.T, address string) int {
+	t.Helper()
+	code, _, err := ask(t, address, "/livez")
+	if err != nil {
+		return 0
+	}
+	return code
+}
+
 // metricsAre looks at /metrics, /livez and /readyz.
 func (w *world) metricsAre(t *testing.T) {
 	t.Helper()
 	get := func(path string) (int, string) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.metrics+path, http.NoBody)
+		t.Helper()
+		code, body, err := ask(t, w.metrics, path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
+		return code, body
 	}
 	_, body := get("/metrics")
 	for _, want := range []string{
 		`artstore_agent_problem{identity="db"} 1`, `artstore_agent_problem{identity="web"} 0`, `artstore_agent_alarm{identity="db"} 1`,
 		`artstore_agent_has_certificate{identity="web"} 1`, `artstore_agent_hook_failures_total{identity="db"} `, `artstore_identity_generation{identity="web"} `,
-		`artstore_agent_delivered_timestamp_seconds{identity="web"} `,
+		`artstore_agent_delivered_timestamp_seconds{identity="web"} `, "artstore_agent_config_refused 0\n",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)

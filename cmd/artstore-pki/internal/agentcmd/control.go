@@ -47,7 +47,31 @@ func runStatus(u *ui.UI, c *cli.Context) error {
 	for _, i := range st.Identities {
 		t.Row(i.Name, or(i.Service), stamp(i.NotAfter), stamp(i.NextRenewal), delivery(i.Delivery), or(i.Problem))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printMore(u, st)
+}
+
+// printMore prints what is not of one identity alone: what the Workload API serves, and that a newer
+// configuration is not in effect.
+func printMore(u *ui.UI, st agent.Status) error {
+	if w := st.Workload; w != nil {
+		if err := u.Outf("\nWorkload API: %s, %d rules", w.Socket, w.Rules); err != nil {
+			return err
+		}
+		t := u.NewTable("NAME", "SPIFFE ID", "PROBLEM")
+		for _, i := range w.Identities {
+			t.Row(i.Name, or(i.SPIFFEID), or(i.Problem))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if st.ConfigError == "" {
+		return nil
+	}
+	return u.Outf("\nconfiguration: %s\nIn effect is what was read at %s.", st.ConfigError, stamp(st.ConfigReadAt))
 }
 
 // stamp returns a time for people, or a dash for none.
@@ -90,25 +114,26 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// runCheck prints the problems of all identities. Its status is 1 if there is one: the lines on
-// stdout have said already what it stands for.
+// runCheck prints the problems of a running agent. Its status is 1 if there is one: the lines on
+// stdout have said already what it stands for. Those of a configuration are an error as at a start.
 func runCheck(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	if c.IsSet(flagConfig) {
+		_, err := readConfig(u, c)
 		return err
 	}
 	st, err := control(c).Status(c.Context)
 	if err != nil {
 		return notRunning(err)
 	}
-	for _, i := range st.Identities {
-		if i.Problem == "" {
-			continue
-		}
-		if err := u.Outf("%s: %s", i.Name, strings.ReplaceAll(i.Problem, "\n", "; ")); err != nil {
+	for _, line := range st.Problems() {
+		if err := u.Outf("%s", strings.ReplaceAll(line, "\n", "; ")); err != nil {
 			return err
 		}
 	}
-	if st.Problems() > 0 {
+	if len(st.Problems()) > 0 {
 		return ui.ExitStatus(ui.ExitFailure)
 	}
 	return nil

@@ -2,7 +2,7 @@ package agentcmd
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,8 +17,9 @@ const prefix = "artstore_agent_"
 // collector exports the state of the agent, and that of its identities by rotation/prom. An
 // identity without a certificate has the series of the agent only.
 type collector struct {
-	a       *agent.Agent
-	metrics []metric
+	a              *agent.Agent
+	metrics        []metric
+	refused, calls *prometheus.Desc
 }
 
 // metric is one number of the status of an identity. It is left out if value returns false.
@@ -37,7 +38,9 @@ func newCollector(a *agent.Agent) *collector {
 	count := func(name, help string, value func(agent.IdentityStatus) uint64) metric {
 		return metric{prometheus.NewDesc(prefix+name, help, []string{"identity"}, nil), prometheus.CounterValue, func(s agent.IdentityStatus) (float64, bool) { return float64(value(s)), true }}
 	}
-	return &collector{a, []metric{
+	refused := prometheus.NewDesc(prefix+"config_refused", "1 if the last configuration that was read is not in effect.", nil, nil)
+	calls := prometheus.NewDesc(prefix+"workload_calls_total", "Messages and refusals of the Workload API.", []string{"outcome"}, nil)
+	return &collector{a: a, refused: refused, calls: calls, metrics: []metric{
 		gauge("problem", "1 if an operator should look at the identity: agent status says why.", func(s agent.IdentityStatus) float64 { return bit(s.Problem != "") }),
 		gauge("has_certificate", "1 if there is a certificate.", func(s agent.IdentityStatus) float64 { return bit(s.Serial != "") }),
 		gauge("renewal_failures", "Failed renewals since the last success.", func(s agent.IdentityStatus) float64 { return float64(s.RenewalFailures) }),
@@ -68,12 +71,21 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.metrics {
 		out <- m.desc
 	}
+	out <- c.refused
+	out <- c.calls
 	prom.NewCollector(nil).Describe(out)
 }
 
 // Collect implements [prometheus.Collector].
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	for _, s := range c.a.Status().Identities {
+	st := c.a.Status()
+	out <- prometheus.MustNewConstMetric(c.refused, prometheus.GaugeValue, bit(st.ConfigError != ""))
+	if st.Workload != nil {
+		for outcome, n := range st.Workload.Calls {
+			out <- prometheus.MustNewConstMetric(c.calls, prometheus.CounterValue, float64(n), outcome)
+		}
+	}
+	for _, s := range st.Identities {
 		for _, m := range c.metrics {
 			if v, ok := m.value(s); ok {
 				out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, s.Name)
@@ -92,10 +104,8 @@ func metricsOf(a *agent.Agent) serving.Metrics {
 
 // firstProblem returns why the agent is not ready: what an operator should look at first, or nil.
 func firstProblem(a *agent.Agent) error {
-	for _, i := range a.Status().Identities {
-		if i.Problem != "" {
-			return fmt.Errorf("%s: %s", i.Name, i.Problem)
-		}
+	if lines := a.Status().Problems(); len(lines) > 0 {
+		return errors.New(lines[0])
 	}
 	return nil
 }
