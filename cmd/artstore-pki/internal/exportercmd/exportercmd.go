@@ -5,8 +5,8 @@
 //
 //   - Whoever is not on this machine needs TLS and a certificate, unless --allow-cleartext is given
 //     (TestScript/exporter).
-//   - A page of a stranger in a browser of this machine reads nothing (TestForeignHost).
-//   - SIGHUP reads the configuration again (TestScript/exporter).
+//   - A page of a stranger in a browser of this machine reads nothing (TestExporterHangup).
+//   - SIGHUP reads the configuration again (TestExporterHangup).
 package exportercmd
 
 import (
