@@ -17,7 +17,7 @@
 //     (TestNoScans in internal/query, TestDashboardAtSize).
 //   - Names, notes and all else that services choose are text in a page, and never markup
 //     (TestHostileRecord).
-//   - No page has a secret (TestNoSecretsInOutput in cmd/artstore-pki).
+//   - No page has a secret (TestNoSecretInAnyOutput in cmd/artstore-pki).
 //   - A page of a website cannot read the dashboard on loopback by a name of its own, and cannot frame
 //     it (TestForeignHosts, TestHeaders).
 package dashboard

@@ -56,7 +56,7 @@ func startAuthority(t *testing.T) *authority {
 		t.Fatalf("building the program: %v\n%s", err, out)
 	}
 	a.run("init", "--dir", "ca", "--plain-keys", "--name", `ArtStore <b onclick="x">`, "--dns", "localhost", "--dns", "127.0.0.1")
-	serve := exec.CommandContext(t.Context(), a.program, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--dashboard", "127.0.0.1:0", "--ready-file", "url") //nolint:gosec // our own program
+	serve := exec.CommandContext(t.Context(), a.program, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--dashboard", "127.0.0.1:0", "--ready-file", "url")
 	serve.Dir = a.dir
 	said := &output{}
 	serve.Stdout, serve.Stderr = said, said
@@ -81,7 +81,7 @@ func startAuthority(t *testing.T) *authority {
 	}
 	a.run("renew", "--ca-url", a.url, "ingester")
 	a.run("revoke", "--dir", "ca", "--file", "query-module/tls.crt", "--note", hostileNote)
-	refused := exec.CommandContext(t.Context(), a.program, "issue", "--ca-url", a.url, "--token-file", "query-module.token", "--out", "again") //nolint:gosec // our own program
+	refused := exec.CommandContext(t.Context(), a.program, "issue", "--ca-url", a.url, "--token-file", "query-module.token", "--out", "again")
 	refused.Dir = a.dir
 	if refused.Run() == nil {
 		t.Error("a spent token was taken")
@@ -91,7 +91,7 @@ func startAuthority(t *testing.T) *authority {
 
 func (a *authority) run(args ...string) {
 	a.t.Helper()
-	cmd := exec.CommandContext(a.t.Context(), a.program, args...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(a.t.Context(), a.program, args...)
 	cmd.Dir = a.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		a.t.Fatalf("%q: %v\n%s", args, err, out)

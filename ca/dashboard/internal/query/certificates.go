@@ -1,11 +1,13 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/certrow"
@@ -96,7 +98,9 @@ func (d *DB) EventsOf(ctx context.Context, serial string) ([]Event, error) {
 	if serial == "" { // the index has no events without a serial
 		return nil, nil
 	}
-	return d.events(ctx, eventsOfText, serial, d.limit)
+	list, err := d.events(ctx, eventsOfText, serial, d.limit)
+	slices.SortFunc(list, func(a, b Event) int { return cmp.Compare(a.ID, b.ID) }) // the index is not in their order
+	return list, err
 }
 
 // eventsOfText has a condition that looks needless: the index has only events with a serial, and a planner

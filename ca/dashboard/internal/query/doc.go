@@ -14,7 +14,8 @@
 //   - No query reads a whole table of certificates, names, events, lineages or reports, or sorts a
 //     result (TestNoScans).
 //   - A cursor is a position and never a part of a statement (FuzzCursor).
-//   - No secret is read: of CA certificates not the sealed key, of the ACME tables nothing (TestNoSecretInAnyPage).
+//   - No secret is read: of CA certificates not the sealed key, of the ACME tables nothing (TestNoSecretInAnyOutput in
+//     cmd/artstore-pki).
 package query
 
 import (
