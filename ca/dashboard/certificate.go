@@ -12,7 +12,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/dashboard/internal/page"
@@ -223,10 +222,6 @@ func (d *Dashboard) proof(ctx context.Context, events []query.Event) ([]page.Fac
 	case err != nil:
 		return []page.Fact{{Name: "Result", Cell: page.Cell{Text: "the proof fails", Class: page.Crit, More: err.Error()}}}, nil //nolint:nilerr // the page says it
 	}
-	hashes := make([]string, len(in.Proof))
-	for i, h := range in.Proof {
-		hashes[i] = h.String()
-	}
 	out := []page.Fact{
 		{Name: "Result", Cell: page.Cell{Text: "proved", Class: page.OK, More: "the rows of this certificate are those that were logged"}},
 		{Name: "Entry", Cell: page.Text(fmt.Sprintf("%d of %d", index, head.Size))},
@@ -234,8 +229,8 @@ func (d *Dashboard) proof(ctx context.Context, events []query.Event) ([]page.Fac
 		{Name: "Root of the tree", Cell: page.Cell{Text: head.Root.String(), Mono: true}},
 		{Name: "Head signed", Cell: page.At(head.Time)},
 	}
-	for i, h := range hashes {
-		out = append(out, page.Fact{Name: fmt.Sprintf("Hash %d of the path", i), Cell: page.Cell{Text: strings.TrimSpace(h), Mono: true}})
+	for i, h := range in.Proof {
+		out = append(out, page.Fact{Name: fmt.Sprintf("Hash %d of the path", i), Cell: page.Cell{Text: h.String(), Mono: true}})
 	}
 	return out, nil
 }

@@ -165,7 +165,7 @@ func (d *Dashboard) trustPage(ctx context.Context, r request) (*page.Page, error
 	}
 	// A revoked intermediate may end: nobody accepts it already.
 	for fp, c := range find {
-		if spent(c, r.now) >= spentWarn && !slices.Contains(slices.Collect(mapKeys(doc.Revoked)), fp) {
+		if _, revoked := doc.Revoked[fp]; !revoked && spent(c, r.now) >= spentWarn {
 			notes = append(notes, page.Link{Class: page.Warn, Text: fmt.Sprintf("%q ends at %s, %s.", c.Subject.CommonName, c.NotAfter.UTC().Format(time.DateTime), left(r.now, c.NotAfter))})
 			class = page.Warn
 		}
@@ -175,17 +175,6 @@ func (d *Dashboard) trustPage(ctx context.Context, r request) (*page.Page, error
 		{ID: "intermediates", Title: "Intermediates", Table: intermediates},
 		{ID: "missing", Title: "Who is not ready", Table: missingTable(missing, r.now)},
 	}}, nil
-}
-
-// mapKeys yields the keys of a map.
-func mapKeys(m map[string]time.Time) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // rootsOf returns the roots of a document, the active one first.
