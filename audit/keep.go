@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/cert"
@@ -30,6 +31,44 @@ type keeper struct {
 	now    func() time.Time
 	lent   []*cert.Certificate // the roots of the record
 	asking bool                // there are lists or a record, which ask for the issuer of a leaf
+
+	nothing kept // is shared by all subjects without such findings
+	mu      sync.Mutex
+	rulings map[rulingKey]*ruling // that leaves below one issuer share
+}
+
+// rulingKey has all that is left of a ruling: the verdict, the certificate that ends first, and
+// the path above the leaf.
+type rulingKey struct {
+	verdict chainResult
+	last    *x509.Certificate
+	length  int // of the path, with the leaf
+	path    [4]*x509.Certificate
+}
+
+// maxRulings bounds the rulings that are shared.
+const maxRulings = 4 << 10
+
+// shared returns the compact form of a ruling, which is one for all equal ones.
+func (k *keeper) shared(r *ruling) *ruling {
+	key := rulingKey{verdict: r.verdict, last: r.last}
+	if len(r.paths) > 0 {
+		if len(r.paths[0]) > len(key.path)+1 {
+			return r.compact()
+		}
+		key.length = len(r.paths[0])
+		copy(key.path[:], r.paths[0][1:])
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	one := k.rulings[key]
+	if one == nil {
+		if one = r.compact(); k.rulings == nil || len(k.rulings) >= maxRulings {
+			k.rulings = map[rulingKey]*ruling{} // those in use stay valid
+		}
+		k.rulings[key] = one
+	}
+	return one
 }
 
 // Keeper returns a function that judges a subject and returns it in a form that is small, and
@@ -59,7 +98,7 @@ func (k *keeper) keep(s Subject) Subject {
 	if s.Kind == "" {
 		s.Kind = kindOf(&s)
 	}
-	s.kept = &kept{}
+	s.kept = &k.nothing
 	if s.Cert == nil {
 		return s
 	}
@@ -68,9 +107,11 @@ func (k *keeper) keep(s Subject) Subject {
 	if s.Bundle == nil && s.Leaf() && s.Kind != kindRecord {
 		s.Bundle = k.lent
 	}
-	s.kept.findings = slices.Clip(runChecks(&s, k.table, at))
+	if found := runChecks(&s, k.table, at); len(found) > 0 {
+		s.kept = &kept{slices.Clone(found)}
+	}
 	if s.parsed() {
-		s.ruled = s.ruling(at).compact()
+		s.ruled = k.shared(s.ruling(at))
 	}
 	s.Order, s.remedy = nil, ""
 	if s.TLS != nil { // the state has all that the server sent
