@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -59,24 +60,25 @@ type prometheusRenderer struct {
 	rows     map[uint64]int
 	seed     maphash.Seed
 	findings []countedFinding
-	cut      int // rows that were not kept
+	cut      int    // rows that were not kept
+	scratch  []byte // the labels that are written now
 }
 
 func newPrometheus(out io.Writer, _ Terminal) audit.Renderer { return Metrics{Out: out}.Renderer() }
 
 // metricRow is what the series of one row are made of. A time is in seconds since 1970.
 type metricRow struct {
-	labels string // kind, place, block, name and fingerprint
-	short  string // the first three of them
-	rank   int
-	series int // how many it makes
+	// Labels are made of these when they are written: as text they would be the most of a row.
+	kind, place string
+	block       int
+	cert        *cert.Certificate // nil for a row without one
+	rank        int
 
-	dated, renewed, stale            bool
-	notBefore, notAfter, chainEnds   int64
-	renewFrom, overdueAt, staleSince int64
-	unread                           string // a word of reasons, or ""
-	notes                            []metricNote
-	list                             *metricList
+	renewed               bool
+	chainEnds, staleSince int64  // 0 for none
+	unread                string // a word of reasons, or ""
+	notes                 []metricNote
+	list                  *metricList
 }
 
 // metricNote is a finding.
@@ -116,32 +118,46 @@ func (p *prometheusRenderer) Row(r *audit.Row) error {
 		p.cut++
 		return nil
 	}
-	name, fingerprint := "", ""
-	if c := r.Cert; c != nil {
-		name, fingerprint = metricLabel(printable.Shorten(c.Name, maxName)), c.HexFingerprint()
-		row.date(r)
+	row.kind, row.place, row.block, row.cert, row.list = r.Kind, r.Place, r.Block, r.Cert, listMetrics(r)
+	if ends := r.ChainEnds(); !ends.IsZero() {
+		row.chainEnds = ends.Unix()
 	}
-	row.short = fmt.Sprintf(`kind="%s",place="%s",block="%d"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block)
-	row.labels = fmt.Sprintf(`%s,name="%s",fingerprint_sha256="%s"`, row.short, name, fingerprint)
-	row.list = listMetrics(r)
+	row.renewed = r.AutoRenewed()
+	if r.Cert != nil && !r.Stale.IsZero() {
+		row.staleSince = r.Stale.Unix()
+	}
 	p.add(&row)
 	return nil
 }
 
-// date fills in the dates of a row with a certificate.
-func (m *metricRow) date(r *audit.Row) {
-	c := r.Cert
-	m.dated, m.notBefore, m.notAfter = true, c.NotBefore.Unix(), c.NotAfter.Unix()
-	if ends := r.ChainEnds(); !ends.IsZero() {
-		m.chainEnds = ends.Unix()
+// appendPlace appends the labels that each row has.
+func (m *metricRow) appendPlace(to []byte) []byte {
+	to = append(append(to, `kind="`...), metricLabel(m.kind)...)
+	to = append(append(to, `",place="`...), metricLabel(shortenPlace(m.place))...)
+	to = strconv.AppendInt(append(to, `",block="`...), int64(m.block), 10)
+	return append(to, '"')
+}
+
+// appendLabels appends the labels of a certificate. They are empty for a row without one.
+func (m *metricRow) appendLabels(to []byte) []byte {
+	to = append(m.appendPlace(to), `,name="`...)
+	if m.cert != nil {
+		to = append(to, metricLabel(printable.Shorten(m.cert.Name, maxName))...)
 	}
-	if r.AutoRenewed() {
-		from, _ := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
-		m.renewed, m.renewFrom, m.overdueAt = true, from.Unix(), lifetime.OverdueAt(c.NotBefore, c.NotAfter).Unix()
+	to = append(to, `",fingerprint_sha256="`...)
+	if m.cert != nil {
+		to = hex.AppendEncode(to, m.cert.Fingerprint[:])
 	}
-	if !r.Stale.IsZero() {
-		m.stale, m.staleSince = true, r.Stale.Unix()
+	return append(to, '"')
+}
+
+// renewal returns when a program renews the certificate, and from when on it is overdue.
+func (m *metricRow) renewal() (from, overdue int64) {
+	if !m.renewed {
+		return 0, 0
 	}
+	at, _ := lifetime.RenewalWindow(m.cert.NotBefore, m.cert.NotAfter)
+	return at.Unix(), lifetime.OverdueAt(m.cert.NotBefore, m.cert.NotAfter).Unix()
 }
 
 // listMetrics returns the numbers of a revocation list, or nil for another row. A number of a list
@@ -171,7 +187,8 @@ func listMetrics(r *audit.Row) *metricList {
 // labels, after these were escaped and cut, are one: they show the same certificate, and nothing
 // but further findings is new. The seed is random, so nobody can prepare two names with one hash.
 func (p *prometheusRenderer) add(row *metricRow) {
-	id := maphash.String(p.seed, row.labels)
+	p.scratch = row.appendLabels(p.scratch[:0])
+	id := maphash.Bytes(p.seed, p.scratch)
 	at, known := p.rows[id]
 	if !known {
 		p.rows[id] = len(p.kept)
@@ -197,32 +214,34 @@ var metricFamilies = []struct {
 	write      func(p *prometheusRenderer, name string, m *metricRow) int
 }{
 	{"not_after_timestamp_seconds", "When a certificate ends.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.dated, name, m.labels, m.notAfter)
+		return p.dated(m, name, func(c *cert.Certificate) int64 { return c.NotAfter.Unix() })
 	}},
 	{"not_before_timestamp_seconds", "When a certificate begins to be valid.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.dated, name, m.labels, m.notBefore)
+		return p.dated(m, name, func(c *cert.Certificate) int64 { return c.NotBefore.Unix() })
 	}},
 	{"chain_not_after_timestamp_seconds", "The first end in the verified chain of a certificate.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.chainEnds != 0, name, m.labels, m.chainEnds)
+		return p.series(m.chainEnds != 0, name, m, "", m.chainEnds)
 	}},
 	{"renewal_window_start_timestamp_seconds", "From when on a program renews a certificate.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.renewed, name, m.labels, m.renewFrom)
+		from, _ := m.renewal()
+		return p.series(m.renewed, name, m, "", from)
 	}},
 	{"renewal_overdue_timestamp_seconds", "From when on a renewal that has not come is a failure.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.renewed, name, m.labels, m.overdueAt)
+		_, overdue := m.renewal()
+		return p.series(m.renewed, name, m, "", overdue)
 	}},
 	{"stale_since_timestamp_seconds", "When a certificate was last read whose place cannot be read now.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.stale, name, m.labels, m.staleSince)
+		return p.series(m.staleSince != 0, name, m, "", m.staleSince)
 	}},
 	{"certificate_finding", "1 for each finding, with the certificate that has it.", func(p *prometheusRenderer, name string, m *metricRow) (n int) {
-		for _, f := range m.notes {
-			n += p.series(true, name, fmt.Sprintf(`%s,check="%s",severity="%s"`, m.labels, f.check, f.severity), 1)
+		for i := range m.notes {
+			n += p.series(true, name, m, m.notes[i].labels(), 1)
 		}
 		return n
 	}},
 	{"certificate_finding_since_timestamp_seconds", "When a difference between disk, servers and record was first seen.", func(p *prometheusRenderer, name string, m *metricRow) (n int) {
-		for _, f := range m.notes {
-			n += p.series(f.since != 0, name, fmt.Sprintf(`%s,check="%s",severity="%s"`, m.labels, f.check, f.severity), f.since)
+		for i := range m.notes {
+			n += p.series(m.notes[i].since != 0, name, m, m.notes[i].labels(), m.notes[i].since)
 		}
 		return n
 	}},
@@ -236,33 +255,60 @@ var metricFamilies = []struct {
 		return p.listSeries(m, name, func(l *metricList) (int64, bool) { return int64(min(l.number, 1<<53)), l.numbered })
 	}},
 	{"place_unread", "1 for each place that could not be read, or not in full.", func(p *prometheusRenderer, name string, m *metricRow) int {
-		return p.series(m.unread != "", name, fmt.Sprintf(`%s,reason="%s"`, m.short, m.unread), 1)
+		if m.unread != "" && name != "" {
+			p.scratch = append(append(append(m.appendPlace(p.scratch[:0]), `,reason="`...), m.unread...), '"')
+		}
+		return p.one(m.unread != "", name, p.scratch, 1)
 	}},
 }
 
-// series writes one series if it is there. It returns how many there are. Without a name it only
-// counts.
-func (p *prometheusRenderer) series(there bool, name, labels string, value int64) int {
+// labels returns the labels of a finding beside those of its certificate.
+func (n *metricNote) labels() string {
+	return `,check="` + n.check + `",severity="` + n.severity.String() + `"`
+}
+
+// dated writes a series of a certificate.
+func (p *prometheusRenderer) dated(m *metricRow, name string, value func(*cert.Certificate) int64) int {
+	if m.cert == nil {
+		return 0
+	}
+	return p.series(true, name, m, "", value(m.cert))
+}
+
+// series writes one series with the labels of a row and more, if it is there. It returns how many
+// there are. Without a name it only counts.
+func (p *prometheusRenderer) series(there bool, name string, m *metricRow, more string, value int64) int {
+	if there && name != "" {
+		p.scratch = append(m.appendLabels(p.scratch[:0]), more...)
+	}
+	return p.one(there, name, p.scratch, value)
+}
+
+// one is series for labels that are text already.
+func (p *prometheusRenderer) one(there bool, name string, labels []byte, value int64) int {
 	switch {
 	case !there:
 		return 0
 	case name == "":
 		return 1
 	}
-	for _, text := range []string{metricPrefix, name, "{", labels, "} "} {
-		_, _ = p.w.WriteString(text) // Flush keeps the error
-	}
+	_, _ = p.w.WriteString(metricPrefix) // Flush keeps the error
+	_, _ = p.w.WriteString(name)
+	_ = p.w.WriteByte('{')
+	_, _ = p.w.Write(labels)
+	_, _ = p.w.WriteString("} ")
 	_, _ = p.w.Write(strconv.AppendInt(p.w.AvailableBuffer(), value, 10))
 	_ = p.w.WriteByte('\n')
 	return 1
 }
 
+// listSeries writes a series of a revocation list.
 func (p *prometheusRenderer) listSeries(m *metricRow, name string, value func(*metricList) (int64, bool)) int {
 	if m.list == nil {
 		return 0
 	}
 	v, there := value(m.list)
-	return p.series(there, name, m.list.labels, v)
+	return p.one(there, name, []byte(m.list.labels), v)
 }
 
 // admit removes the rows for whose series there is no room, and returns how many series that are,
@@ -305,7 +351,7 @@ func (p *prometheusRenderer) once() {
 		if m.list != nil && !first("list "+m.list.labels) {
 			m.list = nil
 		}
-		if m.unread != "" && !first(m.unread+" "+m.short) {
+		if m.unread != "" && !first(string(m.appendPlace([]byte(m.unread)))) {
 			m.unread = ""
 		}
 	}
