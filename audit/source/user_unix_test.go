@@ -55,3 +55,42 @@ func TestPatternInUnreadableDirectory(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A Live keeps what it cannot read any more, a file and a whole directory, and says since when; what is
+// gone leaves.
+func TestLiveKeepsWhatFails(t *testing.T) {
+	asOrdinaryUser(t)
+	_, intermediate, leaf := certtest.Hierarchy(t)
+	chain := certtest.Encode(leaf, intermediate)
+	dir := certtest.Write(t, map[string][]byte{"a/tls.crt": chain, "b/c/tls.crt": chain, "d/tls.crt": chain})
+	live := liveOf(audittest.Paths(dir))
+	live.Scan(t.Context())
+	state := func() map[string]string {
+		out := map[string]string{}
+		for _, row := range audittest.Run(t, live).Rows {
+			rel, err := filepath.Rel(dir, row.Place)
+			certtest.Must(t, err)
+			switch {
+			case row.Err != nil:
+				out[rel] += "failed "
+			case !row.Stale.IsZero() && row.Leaf():
+				out[rel] += "stale "
+			case row.Leaf():
+				out[rel] += "fresh "
+			}
+		}
+		return out
+	}
+	audittest.Want(t, state(), map[string]string{"a/tls.crt": "fresh ", "b/c/tls.crt": "fresh ", "d/tls.crt": "fresh "})
+	file, below := filepath.Join(dir, "a/tls.crt"), filepath.Join(dir, "b")
+	certtest.Must(t, os.Chmod(file, 0))
+	certtest.Must(t, os.Chmod(below, 0))
+	t.Cleanup(func() { _ = os.Chmod(below, 0o700) })
+	certtest.Must(t, os.RemoveAll(filepath.Join(dir, "d")))
+	live.Scan(t.Context())
+	audittest.Want(t, state(), map[string]string{"a/tls.crt": "failed stale ", "b": "failed ", "b/c/tls.crt": "stale "})
+	certtest.Must(t, os.Chmod(file, 0o600))
+	certtest.Must(t, os.Chmod(below, 0o700)) //nolint:gosec // G302: a directory
+	live.Scan(t.Context())
+	audittest.Want(t, state(), map[string]string{"a/tls.crt": "fresh ", "b/c/tls.crt": "fresh "})
+}
