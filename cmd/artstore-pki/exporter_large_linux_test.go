@@ -271,7 +271,7 @@ func (f *exported) get(t *testing.T, path string) (int, string, error) {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+path, nil)
 	must(t, err)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: scriptWait}).Do(req)
 	if err != nil {
 		return 0, "", err
 	}

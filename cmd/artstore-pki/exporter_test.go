@@ -20,7 +20,7 @@ func ask(t *testing.T, url, host string) (int, string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	must(t, err)
 	req.Host = host
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: scriptWait}).Do(req)
 	must(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)

@@ -101,7 +101,7 @@ docs/exporter.md has the configuration and the metrics.`,
 
 // gcPercent makes the garbage collector run more often than usual: each scrape makes as much garbage
 // as the exporter keeps, and that would double its memory.
-const gcPercent = 30
+const gcPercent = 15
 
 // run serves until its context ends. It reads the configuration and opens the listener before it
 // looks at anything, so that a fault of them is said at once.
@@ -232,7 +232,7 @@ func listen(u *ui.UI, c *cli.Context, logger *slog.Logger) (l *listener, err err
 // shut closes what is open.
 func (l *listener) shut() (err error) {
 	if l.Listener != nil {
-		err = l.Listener.Close()
+		err = l.Close()
 	}
 	if l.id != nil {
 		err = errors.Join(err, l.id.Close())
