@@ -7,7 +7,7 @@ import (
 
 // Each query of the board has data in a Prometheus that reads a whole house, and no alert fires there.
 func TestBoardHasData(t *testing.T) {
-	binary := program(t, "prometheus")
+	binary := house(t)
 	s := newStack(t)
 	s.startHouse()
 	s.startPrometheus(binary)

@@ -23,7 +23,7 @@ type fault struct {
 
 // For each fault its alert fires by the second evaluation that sees it, and clears by itself when the cause is gone.
 func TestFaultDrill(t *testing.T) {
-	binary := program(t, "prometheus")
+	binary := house(t)
 	s := newStack(t)
 	s.limitDisk("ca")
 	s.startHouse()

@@ -13,8 +13,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// required says that the programs these tests need are there: without it they are skipped where one is missing.
+// required is set by the stage monitoring of .ci/run, which installs what these tests need and is the only one
+// that starts a house and a Prometheus: that takes a minute or two.
 var required = os.Getenv("ARTSTORE_MONITORING") == "required"
+
+// house returns the path of Prometheus, for tests that start a house.
+func house(t *testing.T) string {
+	t.Helper()
+	if !required {
+		t.Skip("starts a house of many processes: bash .ci/run monitoring")
+	}
+	return program(t, "prometheus")
+}
 
 // program returns the path of a program of Debian's package prometheus.
 func program(t *testing.T, name string) string {
