@@ -44,6 +44,9 @@ func Show(ctx context.Context, u *ui.UI, opt Options) (err error) {
 		}
 		u.Infof("  %-16s %s", s.name, address)
 	}
+	for _, p := range w.pages {
+		u.Infof("  %-16s %s", p.name, p.url)
+	}
 
 	runCtx, cancel := context.WithCancel(ctx)
 	defer cancel()

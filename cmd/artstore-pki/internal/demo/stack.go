@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
@@ -18,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/caserver"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/devstack"
@@ -67,6 +69,8 @@ type stack struct {
 	client    *ingestclient.Client // that of ingester
 	ingester  *service
 	services  []*service // in the order of their start
+	registry  *prometheus.Registry
+	pages     []pages // in the order in which they are named
 
 	// stop ends the context of all goroutines, which are in running.
 	stop    context.CancelFunc
@@ -96,7 +100,7 @@ func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 	// The services do not end with the deadline of the start or with an interruption. Close ends
 	// them, each before those that it needs.
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w := &stack{opt: opt, stop: stop}
+	w := &stack{opt: opt, stop: stop, registry: serving.NewRegistry()}
 	w.running, run = errgroup.WithContext(run)
 	defer func() {
 		if err != nil {
@@ -104,7 +108,7 @@ func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 		}
 	}()
 	for _, step := range []func(start, run context.Context) error{
-		w.startCA, w.startAdmin, w.startStorage, w.startIngester, w.waitHealthy,
+		w.startCA, w.startAdmin, w.startStorage, w.startIngester, w.waitHealthy, w.startDashboard, w.startMetrics,
 	} {
 		if err := step(start, run); err != nil {
 			return nil, err
@@ -141,10 +145,10 @@ func (w *stack) startCA(start, run context.Context) error {
 	if w.password, err = secret.ReadFile(result.PasswordFile); err != nil {
 		return err
 	}
-	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA)}); err != nil {
+	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA), Registerer: w.registry}); err != nil {
 		return err
 	}
-	server, err := caserver.StartAuthority(start, w.authority, w.logger(nameCA), nil)
+	server, err := caserver.StartAuthority(start, w.authority, w.logger(nameCA), w.registry)
 	if err != nil {
 		return err
 	}
@@ -226,6 +230,7 @@ func (w *stack) startIngester(start, _ context.Context) error {
 		ClientSecret: func(context.Context) (secret.String, error) { return clientSecret, nil },
 		Elements:     []ingestclient.Element{{URL: w.url(nameStorage)}},
 		Logger:       w.logger(nameIngester),
+		Observer:     uploads.NewMetrics(w.registry).Observer(),
 	}, s.identity)
 	if err != nil {
 		return err
