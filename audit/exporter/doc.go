@@ -8,7 +8,7 @@
 // Files are read when they change, servers and the record by a schedule. A request runs an audit
 // of what is known at this moment, with the checks of package audit: so the dates are always
 // judged at the moment of the request, and the differences between disk, servers and record too.
-// docs/exporter.md describes configuration and metrics, docs/design/0040-exporter.md says why.
+// docs/exporter.md describes configuration and metrics, docs/design/0042-exporter.md says why.
 //
 // Invariants:
 //

@@ -86,9 +86,7 @@ func recordForExporter(ctx context.Context, name string, cert *tls.Certificate, 
 		}
 		return askRecord(ctx, name, cert, roots)
 	}
-	source, release, err := localRecord(ctx, name, flagRecord, time.Time{})
-	record, _ := source.(audit.Record)
-	return record, release, err
+	return localRecord(ctx, name, flagRecord, time.Time{})
 }
 
 // remotePages returns a function that reads the pages of the record through client. A row

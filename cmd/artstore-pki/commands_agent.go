@@ -26,7 +26,7 @@ This build has no authority. The program on the authority's machine also has:
 )
 
 // commandsLeftOut has the names of the commands that this build has not.
-const commandsLeftOut = "demo init serve revoke list show root intermediate renewal migrate backup restore " +
+const commandsLeftOut = "demo init serve dashboard revoke list show root intermediate renewal migrate backup restore " +
 	"doctor password enrolment-key prune log acme record dev"
 
 // hintWhole is the advice for what this build cannot do.
@@ -56,6 +56,6 @@ func activeRoot(string) (*x509.Certificate, error) {
 	return nil, noAuthority("the fingerprint of a root is that of a FILE, or of the DIR of an identity")
 }
 
-func localRecord(context.Context, string, string, time.Time) (audit.Source, func(), error) {
-	return nil, nil, noAuthority("--record is the URL of a running authority")
+func localRecord(context.Context, string, string, time.Time) (audit.Record, func(), error) {
+	return audit.Record{}, nil, noAuthority("--record is the URL of a running authority")
 }

@@ -42,6 +42,6 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 func activeRoot(dir string) (*x509.Certificate, error) { return cacmd.ActiveRoot(dir) }
 
 // localRecord returns the record in a state directory as the source of an audit.
-func localRecord(ctx context.Context, dir, flag string, now time.Time) (audit.Source, func(), error) {
+func localRecord(ctx context.Context, dir, flag string, now time.Time) (audit.Record, func(), error) {
 	return records.Local(ctx, dir, flag, now)
 }

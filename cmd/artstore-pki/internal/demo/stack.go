@@ -108,7 +108,7 @@ func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 		}
 	}()
 	for _, step := range []func(start, run context.Context) error{
-		w.startCA, w.startAdmin, w.startStorage, w.startIngester, w.waitHealthy, w.startDashboard, w.startMetrics,
+		w.startCA, w.startAdmin, w.startStorage, w.startIngester, w.waitHealthy, w.startDashboard, w.startExporter, w.startMetrics,
 	} {
 		if err := step(start, run); err != nil {
 			return nil, err

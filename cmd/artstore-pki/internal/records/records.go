@@ -35,16 +35,16 @@ func Open(ctx context.Context, dir, flag string) (*ca.Record, error) {
 
 // Local opens the record in dir, as [Open] does, as the source of an audit that
 // judges at now. The caller calls release when the audit is over.
-func Local(ctx context.Context, dir, flag string, now time.Time) (source audit.Source, release func(), err error) {
+func Local(ctx context.Context, dir, flag string, now time.Time) (record audit.Record, release func(), err error) {
 	r, err := Open(ctx, dir, flag)
 	if err != nil {
-		return nil, nil, err
+		return audit.Record{}, nil, err
 	}
 	release = func() { _ = r.Close() } // read only
 	roots, issuers, err := r.Authorities()
 	if err != nil {
 		release()
-		return nil, nil, err
+		return audit.Record{}, nil, err
 	}
 	return audit.Record{Name: dir, Now: now, List: pages.All(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
 }
