@@ -217,7 +217,7 @@ func (s *Spool) Close() error {
 		errs = append(errs, s.journal.Close())
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
+		errs = append(errs, flock.Close(s.lock))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing the spool: %w", err)

@@ -186,6 +186,6 @@ func (l layout) locked() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = f.Close() }() // nothing was written
+	defer func() { _ = flock.Close(f) }() // nothing was written
 	return flock.Try(f, true)
 }

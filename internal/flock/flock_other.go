@@ -8,6 +8,8 @@ import (
 	"os"
 )
 
+func release(*os.File) {}
+
 func try(*os.File, bool) (busy bool, err error) {
 	return false, fmt.Errorf("a lock that ends with the process needs a Unix system: %w", errors.ErrUnsupported)
 }

@@ -19,3 +19,5 @@ func try(f *os.File, shared bool) (busy bool, err error) {
 	}
 	return false, err
 }
+
+func release(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

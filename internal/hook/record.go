@@ -102,7 +102,7 @@ func parse(data []byte) (s State, err error) {
 }
 
 // Close unlocks the directory.
-func (r *Record) Close() error { return r.dir.Close() }
+func (r *Record) Close() error { return flock.Close(r.dir) }
 
 // State returns what the record says now.
 func (r *Record) State() State { return r.state }

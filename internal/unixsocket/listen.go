@@ -180,7 +180,7 @@ func (l *listener) Close() error {
 		if err := os.Remove(l.lock.Name()); !errors.Is(err, fs.ErrNotExist) {
 			l.err = errors.Join(l.err, err)
 		}
-		l.err = errors.Join(l.err, l.lock.Close())
+		l.err = errors.Join(l.err, flock.Close(l.lock))
 	})
 	return l.err
 }

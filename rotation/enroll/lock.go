@@ -55,7 +55,7 @@ func (s *store) acquire() (release func(), err error) {
 	if err := f.Truncate(0); err == nil {
 		_, _ = fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), oneLine(host))
 	}
-	return func() { _ = f.Close() }, nil // nothing was written that could be lost
+	return func() { _ = flock.Close(f) }, nil // nothing was written that could be lost
 }
 
 // holder returns the content of the lock file with a colon before it, "" if it is empty.

@@ -37,7 +37,7 @@ func (f Dir) LockSecrets() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the secrets: %w", err)
 	}
-	release = func() { _ = lock.Close() } // nothing was written to it
+	release = func() { _ = flock.Close(lock) } // nothing was written to it
 	busy, err := flock.Try(lock, false)
 	switch {
 	case busy:
