@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,6 +30,9 @@ const (
 	evaluation = "1s"
 )
 
+// local asks servers of this machine in cleartext.
+var local = &http.Client{Transport: &http.Transport{}}
+
 // stack is a whole house of our programs, each a process of its own, and a Prometheus that reads all of them.
 type stack struct {
 	t          *testing.T
@@ -35,6 +40,7 @@ type stack struct {
 	processes  map[string]*exec.Cmd
 	addresses  map[string]string // of metrics, by job
 	ca         string            // URL of the authority
+	dashboard  string            // address
 	prometheus string            // URL
 }
 
@@ -138,17 +144,14 @@ func (s *stack) await(what string, holds func() bool) {
 // agent and a proxy.
 func (s *stack) startHouse() {
 	s.t.Helper()
-	bootstrap := []string{s.pki, "dev", "bootstrap", "--dir", s.path("ca"), "--dns", "localhost", "--dns", "127.0.0.1", "--lifetime", leafLifetime}
-	s.must(bootstrap...)
-	s.append("ca/pki.yaml", `  "web": {names: ["localhost"]}
+	s.must(s.pki, "dev", "bootstrap", "--dir", s.path("ca"), "--dns", "localhost", "--dns", "127.0.0.1", "--lifetime", leafLifetime)
+	s.append("ca/pki.yaml", `  "web": {names: ["localhost"], lifetime: {default: 10m, max: 10m}}
   "gateway": {names: ["localhost", "127.0.0.1"]}
   "prometheus": {names: ["prometheus"]}
 `)
-	for _, name := range []string{"admin-module", "storage-element", "ingester", "web", "gateway", "prometheus"} {
-		bootstrap = append(bootstrap, "--token", name+"="+s.path(name+".token"))
-	}
-	s.must(bootstrap...)
-	s.ca = s.serve("ca", "artstore-authority", "serve", "--dir", s.path("ca"), "--listen", loopback)
+	s.newTokens("admin-module", "storage-element", "ingester", "web", "gateway", "prometheus")
+	s.dashboard = s.metrics("dashboard", "")
+	s.ca = s.serve("ca", "artstore-authority", "serve", "--dir", s.path("ca"), "--listen", loopback, "--dashboard", s.dashboard)
 	admin := s.serve("admin", "artstore-services", slices.Concat([]string{"dev", "admin"}, s.identity("admin-module"), []string{
 		"--dir", s.path("admin"), "--listen", loopback, "--allow", "ingester", "--allow", "storage-element", "--bound-tokens",
 		"--account", "ingester", "--account-secret-file", s.path("secret"), "--account-id-file", s.path("id"),
@@ -159,11 +162,22 @@ func (s *stack) startHouse() {
 	})...)
 	s.startIngest(admin, storage)
 	s.startAgent()
+	s.startExporter(storage)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	s.t.Cleanup(plain.Close)
 	s.serve("gateway", "artstore-proxy", slices.Concat([]string{"proxy", "server"}, s.identity("gateway"), []string{
 		"--listen", loopback, "--to", plain.Listener.Addr().String(), "--protocol", "http", "--allow", "ingester",
 	})...)
+}
+
+// newTokens writes a token for each service.
+func (s *stack) newTokens(services ...string) {
+	s.t.Helper()
+	args := []string{s.pki, "dev", "bootstrap", "--dir", s.path("ca")}
+	for _, name := range services {
+		args = append(args, "--token", name+"="+s.path(name+".token"))
+	}
+	s.must(args...)
 }
 
 const (
@@ -223,6 +237,24 @@ identities:
 	})
 }
 
+// startExporter starts an exporter that audits the files of the agent, a server and the record.
+func (s *stack) startExporter(server string) {
+	s.t.Helper()
+	s.configureExporter(server)
+	s.start("exporter", s.pki, "exporter", "--config", s.path("exporter.yaml"), "--listen", s.metrics("exporter", "artstore-exporter"))
+}
+
+// configureExporter writes the configuration of the exporter.
+func (s *stack) configureExporter(servers ...string) {
+	s.t.Helper()
+	s.write("exporter.yaml", fmt.Sprintf(`targets: [%q, %q, %s]
+trust_bundle: %[4]s/ca.crt
+client: {cert: %[4]s/tls.crt, key: %[4]s/tls.key}
+record: %s
+every: {servers: 2s, record: 2s}
+`, s.path("web"), s.path("prometheus"), strings.Join(servers, ", "), s.path("web"), s.path("ca")))
+}
+
 // startPrometheus starts a Prometheus with our rules that reads the metrics of all that was started.
 func (s *stack) startPrometheus(binary string) {
 	s.t.Helper()
@@ -233,6 +265,9 @@ func (s *stack) startPrometheus(binary string) {
 	jobs := map[string][]string{}
 	for key, address := range s.addresses {
 		job, _, _ := strings.Cut(key, " ")
+		if job == "" {
+			continue // no metrics
+		}
 		jobs[job] = append(jobs[job], address)
 	}
 	config := fmt.Sprintf("global: {scrape_interval: %s, evaluation_interval: %[1]s}\nrule_files: [%q]\nscrape_configs:\n", evaluation, rules)
@@ -301,7 +336,7 @@ func (s *stack) query(expr string) (out map[string]string) {
 // get asks the API of Prometheus.
 func (s *stack) get(path string, answer any) {
 	s.t.Helper()
-	resp, err := http.DefaultClient.Do(s.request(path))
+	resp, err := local.Do(s.request(path))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -313,7 +348,7 @@ func (s *stack) get(path string, answer any) {
 
 // answers reports whether Prometheus answers a request with status 200.
 func (s *stack) answers(path string) bool {
-	resp, err := http.DefaultClient.Do(s.request(path))
+	resp, err := local.Do(s.request(path))
 	if err != nil {
 		return false
 	}
@@ -328,4 +363,33 @@ func (s *stack) request(path string) *http.Request {
 		s.t.Fatal(err)
 	}
 	return req
+}
+
+// read returns the body of a page.
+func (s *stack) read(url string) string {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := local.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(body)
+}
+
+// connects reports whether something listens at an address.
+func (s *stack) connects(address string) bool {
+	var d net.Dialer
+	conn, err := d.DialContext(s.t.Context(), "tcp", address)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
 }

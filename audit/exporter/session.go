@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -138,8 +139,19 @@ func (s *session) run(ctx context.Context) {
 // watch has the directories of all files watched.
 func (s *session) watch(w *filewatch.Watcher) {
 	if w != nil {
-		s.noteWatch(w, w.SetDirs(s.live.Dirs()))
+		s.noteWatch(w, w.SetDirs(s.dirs()))
 	}
+}
+
+// dirs returns the directories of all files: of those that are audited, and of those by which they are judged.
+// A trust bundle that is read later than a leaf below its new root would make that leaf look bad.
+func (s *session) dirs() []string {
+	dirs := slices.Clone(s.live.Dirs())
+	for _, file := range slices.Concat(s.cfg.named, s.cfg.lists) {
+		dirs = append(dirs, filepath.Dir(file))
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 // noteWatch notes how the notification goes. Without it, files are looked at by the schedule.
@@ -149,7 +161,7 @@ func (s *session) noteWatch(w *filewatch.Watcher, err error) {
 	if err != nil && s.watched.err == nil {
 		s.log.Warn("not all directories are watched: changes there are seen later", slog.Any("err", err))
 	}
-	s.watched = watchOutcome{err: err, dirs: len(s.live.Dirs())}
+	s.watched = watchOutcome{err: err, dirs: len(s.dirs())}
 	if w != nil {
 		s.watched.watched = w.Watched()
 	}
@@ -174,6 +186,7 @@ func (s *session) followFiles(ctx context.Context, w *filewatch.Watcher) {
 				continue
 			}
 			s.settle(ctx, changes)
+			s.ownFiles(ctx)
 			if names, lost := w.Take(); lost {
 				s.live.Scan(ctx)
 			} else {

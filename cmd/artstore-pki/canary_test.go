@@ -168,7 +168,7 @@ func (p *program) readAll(url string) {
 			continue
 		}
 		seen[at] = true
-		resp, err := http.Get(url + at)
+		resp, err := (&http.Client{Transport: &http.Transport{}}).Get(url + at)
 		must(p.t, err)
 		body, err := io.ReadAll(resp.Body)
 		must(p.t, errors.Join(err, resp.Body.Close()))

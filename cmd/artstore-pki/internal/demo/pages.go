@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/prom"
 )
@@ -75,7 +75,7 @@ func (w *stack) startExporter(start, run context.Context) error {
 		return err
 	}
 	file := filepath.Join(w.opt.Dir, "exporter.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	if err := durable.WriteFile(file, text, durable.Private); err != nil {
 		return err
 	}
 	e, err := exporter.New(exporter.Options{
@@ -99,7 +99,7 @@ func (w *stack) startExporter(start, run context.Context) error {
 }
 
 // exporterEvery is how often the servers and the record are looked at. The certificates of a demo live a minute.
-const exporterEvery = "10s"
+const exporterEvery = "2s"
 
 // exporterConfig is a configuration of the exporter, see docs/exporter.md.
 type exporterConfig struct {
