@@ -98,7 +98,12 @@ func (s *stack) faults() []fault {
 			name: "a revoked certificate", alert: `alertname="ArtstoreAuditCritical",check="revoked"`,
 			page: "/revocations", words: "web",
 			cause: func() { s.must(s.pki, "revoke", "--dir", s.path("ca"), "--file", s.path("web/tls.crt")) },
-			mend:  func() { s.newTokens("web") }, // the agent sees it, and enrols anew
+			mend: func() {
+				before := s.content("web/tls.crt")
+				s.newTokens("web")
+				s.await("the agent to enrol anew", func() bool { return s.content("web/tls.crt") != before })
+				s.serveNew()
+			},
 		},
 		{
 			name: "a renewer that stops", alert: `alertname="ArtstoreAuditCritical",name="prometheus"`,
@@ -142,6 +147,16 @@ func (s *stack) reloadExporter(servers ...string) {
 	if err := s.processes["exporter"].Process.Signal(syscall.SIGHUP); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// content returns what a file of the stack has in it.
+func (s *stack) content(name string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(s.path(name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // inRecord changes the database behind the back of the authority.

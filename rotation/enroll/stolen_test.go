@@ -148,3 +148,46 @@ func TestRealRevokedIssuerHeals(t *testing.T) {
 	}
 	authority.Check(t)
 }
+
+// TestRealNewTokenAfterRevocation expects that a service whose certificate was revoked, and that is started
+// with a new token, uses the token at once: its certificate is of no use, though it has not expired.
+func TestRealNewTokenAfterRevocation(t *testing.T) {
+	t.Parallel()
+	authority := catest.Start(t, catest.Options{})
+	cfg := enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester")), TrustRefresh: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
+	first, err := enroll.Issue(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := enroll.NewClient(authority.URL, first.Roots, &first.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Revoke(t.Context(), first.Version, 1, secret.String{}); err != nil {
+		t.Fatal(err)
+	}
+	// await runs a source until it has published what is wanted.
+	await := func(token func(context.Context) (secret.String, error), wanted func(rotation.Material) bool) {
+		t.Helper()
+		cfg.Token = token
+		src, err := enroll.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src.SetRandom(func() float64 { return 0 })
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		if err := src.Watch(ctx, func(m rotation.Material) error {
+			if wanted(m) {
+				cancel()
+			}
+			return nil
+		}); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	spent := func(context.Context) (secret.String, error) { return secret.String{}, enroll.ErrNoToken }
+	await(spent, func(m rotation.Material) bool { return isRevoked(m, first.Certificate.Leaf) })
+	await(once(authority.Token(t, "ingester")), func(m rotation.Material) bool { return !m.Certificate.Leaf.Equal(first.Certificate.Leaf) })
+	authority.Check(t)
+}

@@ -96,6 +96,7 @@ func (a *agent) start(ctx context.Context) error {
 			a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stored certificate reused", logAttrs(stored, nil)...)
 			issued := lifetime.IssuedAt(stored.leaf().NotBefore, stored.leaf().NotAfter)
 			a.install(ctx, stored, issued, issued)
+			a.renewRevoked(ctx, a.wallNow()) // its lists may say so, and there may be a new token
 			a.recordOrigin(ctx, stored)
 			return nil
 		case a.cfg.Token == nil:
