@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,6 +91,32 @@ func TestRecordComesLater(t *testing.T) {
 	if n := r.metrics()["artstore_audit_chains_not_judged"]; n != 0 {
 		t.Errorf("%v chains are not judged", n)
 	}
+}
+
+// A new certificate in a file was recorded a moment before. It is compared with the record of that moment, and
+// not with one that was read an hour ago, or each renewal would be a certificate that the record does not know.
+func TestRecordFollowsFiles(t *testing.T) {
+	root := certtest.New(t, nil, "Root", certtest.Authority)
+	before := certtest.New(t, root, "svc", certtest.Lives(20*time.Hour, certtest.Day))
+	now := certtest.New(t, root, "svc", certtest.Lives(4*time.Hour, certtest.Day))
+	dir := certtest.Write(t, map[string][]byte{"tls.crt": certtest.Encode(before)})
+	var renewed atomic.Bool
+	r := start(t, "targets: ["+dir+"]\nrecord: ca\nevery: {record: 1h}\n", func(o *exporter.Options) {
+		o.Record = func(context.Context, *exporter.Config) (audit.Record, func(), error) {
+			if renewed.Load() {
+				return recordOf(root, now, before), func() {}, nil
+			}
+			return recordOf(root, before), func() {}, nil
+		}
+	})
+	renewed.Store(true)
+	certtest.Must(t, os.WriteFile(filepath.Join(dir, "tls.crt"), certtest.Encode(now), 0o600))
+	r.until("the new certificate is known", func() bool {
+		series := r.metrics()
+		_, read := has(series, "artstore_audit_not_after_timestamp_seconds", "tls.crt")
+		_, unknown := has(series, "artstore_audit_certificate_finding", "tls.crt", "not-recorded")
+		return read && !unknown && series["artstore_exporter_source_rounds_total record ca"] == 2
+	})
 }
 
 // A client that goes away in the middle of an answer holds up no other one, and HEAD has no body.

@@ -41,6 +41,7 @@ type session struct {
 	ready   chan struct{} // is closed when all targets were looked at once
 	renewed chan struct{} // tells that a file that cfg names has changed
 	rejudge chan struct{} // tells that the record has other roots
+	stale   chan struct{} // tells that files have changed since the record was read
 	seen    atomic.Int64  // when the loop of the files was last at work, in Unix nanoseconds
 
 	mu       sync.Mutex // guards what follows
@@ -68,7 +69,7 @@ type watchOutcome struct {
 // newSession returns a session that has not begun. Its sources are empty until run has looked at them.
 func (e *Exporter) newSession(c *Config) *session {
 	s := &session{
-		Exporter: e, cfg: c, files: c.signatures(), ready: make(chan struct{}), renewed: make(chan struct{}, 1), rejudge: make(chan struct{}, 1),
+		Exporter: e, cfg: c, files: c.signatures(), ready: make(chan struct{}), renewed: make(chan struct{}, 1), rejudge: make(chan struct{}, 1), stale: make(chan struct{}, 1),
 		lists: map[string]*x509.RevocationList{},
 	}
 	if lists, err := c.readLists(); err == nil { // they were read a moment before
@@ -187,6 +188,10 @@ func (s *session) followFiles(ctx context.Context, w *filewatch.Watcher) {
 			}
 			s.settle(ctx, changes)
 			s.ownFiles(ctx)
+			select {
+			case s.stale <- struct{}{}: // the record may know what is new here
+			default:
+			}
 			if names, lost := w.Take(); lost {
 				s.live.Scan(ctx)
 			} else {
@@ -320,17 +325,37 @@ func (s *session) followServers(ctx context.Context) {
 
 // followRecord reads the record each period.
 func (s *session) followRecord(ctx context.Context) {
-	t := time.NewTicker(s.cfg.every.record)
-	defer t.Stop()
 	for {
+		next := time.NewTimer(s.cfg.every.record)
 		select {
 		case <-ctx.Done():
+			next.Stop()
 			return
-		case <-t.C:
-			s.readRecord(ctx)
+		case <-next.C:
+		case <-s.stale:
+			next.Reset(s.recordPause())
+			select {
+			case <-ctx.Done():
+				next.Stop()
+				return
+			case <-next.C:
+			}
 		}
+		s.readRecord(ctx)
 	}
 }
+
+// recordPause returns how long to wait until the record may be read out of turn: so long that reading costs a
+// fiftieth of the time, and not longer than the period.
+func (s *session) recordPause() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(max(50*s.recorded.took, recordSettle), s.cfg.every.record)
+}
+
+// recordSettle is the shortest pause before the record is read because of a changed file: a fleet that renews
+// changes many.
+const recordSettle = time.Second
 
 // readRecord reads the record. One that cannot be read leaves the one of before.
 func (s *session) readRecord(ctx context.Context) {
