@@ -161,6 +161,7 @@ func (p *program) fails(args ...string) {
 func (p *program) readAll(url string) {
 	p.t.Helper()
 	link := regexp.MustCompile(`href="(/[^"]*)"`)
+	client := &http.Client{Transport: &http.Transport{}} // one, which keeps its connection
 	seen, queue := map[string]bool{}, []string{"/"}
 	for len(queue) > 0 && len(seen) < 300 {
 		at := queue[0]
@@ -168,7 +169,7 @@ func (p *program) readAll(url string) {
 			continue
 		}
 		seen[at] = true
-		resp, err := (&http.Client{Transport: &http.Transport{}}).Get(url + at)
+		resp, err := client.Get(url + at)
 		must(p.t, err)
 		body, err := io.ReadAll(resp.Body)
 		must(p.t, errors.Join(err, resp.Body.Close()))
