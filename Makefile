@@ -33,7 +33,7 @@ fuzz: ## every target, a minute each
 cover: ## coverage as a page: coverage.html
 	go test -coverprofile=coverage.out ./... && go tool cover -html=coverage.out -o coverage.html
 
-soak: ## an hour of the demo with short certificates, ten minutes of renewals by step and smallstep's library, 200 rounds of kills of the authority and of ingest, the whole crash matrix of ingest, 5 000 services that wait for changes, a root rotated under 200 services and 50 000 requests, 200 services that leave a stolen intermediate, 200 identities in one agent, 50 rotations of real programs behind agent and proxy, and five minutes of each fuzz target
+soak: ## an hour of the demo with short certificates, ten minutes of renewals by step and smallstep's library, 200 rounds of kills of the authority and of ingest, the whole crash matrix of ingest, 5 000 services that wait for changes, a root rotated under 200 services and 50 000 requests, 200 services that leave a stolen intermediate, 200 identities in one agent, the dashboard over a million certificates, 50 rotations of real programs behind agent and proxy, and five minutes of each fuzz target
 	ARTSTORE_CA_KILLS=200 go test ./ca -run TestKill -count 1 -timeout 60m -v
 	ARTSTORE_CRASH_MATRIX=long $(CI) crash
 	ARTSTORE_INGEST_KILLS=200 go test ./cmd/artstore-pki -run TestIngestSurvivesKill -count 1 -timeout 30m -v
@@ -42,6 +42,7 @@ soak: ## an hour of the demo with short certificates, ten minutes of renewals by
 	ARTSTORE_FLEET=200 go test ./rotation/enroll -run TestRealFleet -parallel 1 -count 1 -timeout 30m -v
 	ARTSTORE_FLEET=200 go test ./cmd/artstore-pki -run TestServeLeavesAStolenIntermediate -count 1 -timeout 30m -v
 	ARTSTORE_AGENT_FLEET=200 go test ./cmd/artstore-pki -run TestAgentFleet -count 1 -timeout 30m -v
+	ARTSTORE_DASHBOARD_SIZE=1000000 go test ./ca/dashboard -run AtSize -count 1 -timeout 60m -v
 	ARTSTORE_PROXY_ROTATIONS=50 go test ./rotation/proxy -run 'TestRotations|TestUploader' -count 1 -timeout 30m -v
 	ARTSTORE_AGENT_ROTATIONS=50 $(CI) agent
 	ARTSTORE_FLOOD=1 go test ./cmd/artstore-pki -run TestServeUnderFlood -count 1 -timeout 30m -v
