@@ -74,11 +74,12 @@ func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error
 	if auth.Provisioners, err = a.smallstepProvisioners(st); err != nil {
 		return nil, err
 	}
-	chain := st.intermediates[:1]
+	// smallstep appends to the lists that it is given, and these may have room that another state uses.
+	roots, intermediates, chain := slices.Clone(st.roots), slices.Clone(st.intermediates), slices.Clone(st.intermediates[:1])
 	return authority.NewEmbedded(
 		authority.WithConfig(&config.Config{DNSNames: st.config.DNSNames, AuthorityConfig: auth, CommonName: st.config.Name}),
-		authority.WithX509RootCerts(st.roots...),
-		authority.WithX509IntermediateCerts(st.intermediates...),
+		authority.WithX509RootCerts(roots...),
+		authority.WithX509IntermediateCerts(intermediates...),
 		authority.WithX509SignerChain(chain, st.signer),
 		authority.WithDatabase(noDatabase{}),
 		authority.WithQuietInit(),
