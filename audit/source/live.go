@@ -300,6 +300,8 @@ func (l *Live) kept(s audit.Subject) audit.Subject {
 
 // collection returns what the functions of a walk need.
 func (l *Live) collection(ctx context.Context) *collection {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	return &collection{
 		fileReader: l.reader, ctx: ctx, files: make(chan struct{}, runtime.GOMAXPROCS(0)), endpointSem: l.talking,
 		pathFilter: filter{l.targets.Include, l.targets.Exclude}, bundle: l.bundle, trees: l.trees, omit: func(string, string) {},

@@ -32,7 +32,9 @@ func (l *Live) newScan(ctx context.Context, whole bool) *scan {
 // also finds which targets are servers.
 func (l *Live) Scan(ctx context.Context) {
 	targets := splitTargets(l.targets.Names)
+	l.mu.Lock()
 	l.trees = newTrees(targets.paths)
+	l.mu.Unlock()
 	s := l.newScan(ctx, true)
 	l.setTargets(targets)
 	for _, r := range l.roots { // only this goroutine changes them
