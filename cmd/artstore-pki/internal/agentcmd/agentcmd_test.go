@@ -36,10 +36,21 @@ func run(ctx context.Context, args ...string) (status int, out, said string) {
 func runTo(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 	u := ui.New(ui.Streams{Out: stdout, Err: stderr, Getenv: func(string) string { return "" }})
 	app := &cli.App{Name: "artstore-pki", Writer: stdout, ErrWriter: stderr, Commands: []*cli.Command{agentcmd.Command(u)}, ExitErrHandler: func(*cli.Context, error) {}}
+	app.HideHelp = true
 	for _, c := range app.Commands {
 		help.Finish(c)
+		hideHelp(c)
 	}
 	return u.Finish(ctx, app.RunContext(ctx, append([]string{"artstore-pki", "agent"}, args...)), "usage")
+}
+
+// hideHelp leaves --help out of a command and of those below it: the library has one for the whole program,
+// and here several commands run at the same time.
+func hideHelp(c *cli.Command) {
+	c.HideHelp = true
+	for _, sub := range c.Subcommands {
+		hideHelp(sub)
+	}
 }
 
 // world is an authority and a configuration of an agent with three identities: the program of the

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -83,7 +85,8 @@ func (r *running) listen(ctx context.Context, cfg agent.Config) error {
 // stays as it was. Listeners that are the same go on, with their connections.
 func (r *running) replace(ctx context.Context, cfg agent.Config, take func() error) error {
 	opened, next := map[string]net.Listener{}, r.endpoints(cfg)
-	for kind, e := range next {
+	for _, kind := range slices.Sorted(maps.Keys(next)) { // control first: a second agent is told that it is one
+		e := next[kind]
 		if e.place == "" || r.parts[kind] != nil && r.parts[kind].place == e.place {
 			continue
 		}
