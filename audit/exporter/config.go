@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/source"
+	"github.com/artstore/artstore-pki/internal/boundedfile"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -103,7 +103,7 @@ type threshold struct {
 // ReadConfig reads a configuration file and the files that it names. The error has a line for each
 // fault, with the line in the file.
 func ReadConfig(path string) (*Config, error) {
-	data, err := readUpTo(path, maxConfig)
+	data, err := boundedfile.Read(path, maxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
@@ -250,7 +250,7 @@ func (p *parser) files(c *Config, f *fileConfig) {
 		c.targets.Passwords, c.named = append(c.targets.Passwords, password), append(c.named, path)
 	}
 	if f.Baseline != "" {
-		data, err := readUpTo(f.Baseline, maxBaseline)
+		data, err := boundedfile.Read(f.Baseline, maxBaseline)
 		if err == nil {
 			c.audit.Baseline, err = audit.ParseBaseline(string(data))
 		}
@@ -270,7 +270,7 @@ func (p *parser) files(c *Config, f *fileConfig) {
 func (c *Config) readLists() (map[string]*x509.RevocationList, error) {
 	out := map[string]*x509.RevocationList{}
 	for _, path := range c.lists {
-		data, err := readUpTo(path, maxList)
+		data, err := boundedfile.Read(path, maxList)
 		if err != nil {
 			return nil, fmt.Errorf("reading a revocation list: %w", err)
 		}
@@ -300,7 +300,7 @@ func (c *Config) readLists() (map[string]*x509.RevocationList, error) {
 
 // readCertificates reads certificates in PEM.
 func readCertificates(path string) ([]*x509.Certificate, error) {
-	data, err := readUpTo(path, maxBundle)
+	data, err := boundedfile.Read(path, maxBundle)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificates: %w", err)
 	}
@@ -320,7 +320,7 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := readUpTo(keyFile, maxBundle)
+	data, err := boundedfile.Read(keyFile, maxBundle)
 	if err != nil {
 		return nil, fmt.Errorf("reading a key: %w", err)
 	}
@@ -336,20 +336,6 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 		pair.Certificate = append(pair.Certificate, c.Raw)
 	}
 	return pair, nil
-}
-
-// readUpTo returns the content of a file of limit bytes at most.
-func readUpTo(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is larger than %d KiB", path, limit>>10)
-	}
-	return data, err
 }
 
 // signatures returns what changes when one of the named files does, and when a list does.

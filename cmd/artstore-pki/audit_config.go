@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
+	"github.com/artstore/artstore-pki/internal/boundedfile"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -180,7 +180,7 @@ func readBaseline(path string) (*audit.Baseline, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := readUpTo(path, maxBaseline)
+	data, err := boundedfile.Read(path, maxBaseline)
 	if err != nil {
 		return nil, fmt.Errorf("reading the baseline: %w", err)
 	}
@@ -197,7 +197,7 @@ func readBaseline(path string) (*audit.Baseline, error) {
 // left out, or one list in DER (RFC 5280 §5.1). A file that is neither is an error, because
 // the command line names a wrong one.
 func readLists(path string, lists map[string]*x509.RevocationList) (unread int, err error) {
-	data, err := readUpTo(path, maxList)
+	data, err := boundedfile.Read(path, maxList)
 	if err != nil {
 		return 0, fmt.Errorf("reading a revocation list: %w", err)
 	}
@@ -232,21 +232,6 @@ func readLists(path string, lists map[string]*x509.RevocationList) (unread int, 
 		one(data, 1)
 	}
 	return unread, nil
-}
-
-// readUpTo returns the content of a file of limit bytes at most. A larger one is an error, and
-// is not read to its end.
-func readUpTo(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is larger than %d MiB", path, limit>>20)
-	}
-	return data, err
 }
 
 // expandTargets returns the arguments with each @FILE replaced by the targets in that file. A

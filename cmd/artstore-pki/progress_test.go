@@ -20,6 +20,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/boundedfile"
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
@@ -188,7 +189,7 @@ func TestReadList(t *testing.T) {
 	if _, err := readLists(path+".absent", nil); err == nil {
 		t.Error("an absent file is no mistake")
 	}
-	if _, err := readUpTo(path, 10); err == nil || !strings.Contains(err.Error(), "larger") {
+	if _, err := boundedfile.Read(path, 10); err == nil || !strings.Contains(err.Error(), "larger") {
 		t.Error(err)
 	}
 }

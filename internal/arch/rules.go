@@ -22,6 +22,7 @@ const (
 // leaves import no package of ours but each other and nothing foreign.
 var leaves = []string{
 	"internal/backoff",
+	"internal/boundedfile",
 	"internal/certs",
 	"internal/connlimit",
 	"internal/durable",
